@@ -1,0 +1,4 @@
+//! Binding generator.
+fn main() {
+    uniffi::uniffi_bindgen_main()
+}

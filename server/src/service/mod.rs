@@ -1,0 +1,4 @@
+//! The dispatch service: loads, decides by the pure rules, commits, then tells.
+
+pub mod commit;
+pub mod model;

@@ -1,0 +1,275 @@
+//! What the service asks of a database. Two implementations are meant to exist, SQLite (embedded) and PostgreSQL; both
+//! pass the suite in `conformance`.
+//!
+//! Writes happen in one place only, [`CommitLog::commit`]: one transaction a call, every commit of the call its own
+//! savepoint (group commit).
+
+pub mod sqlite;
+
+use crate::events::Event;
+use crate::service::commit::{Commit, CommitError, Committed, FeedEntry, HeldVisit, IdempotencyRecord};
+use crate::service::model::{
+    AuditRecord, Device, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
+};
+use async_trait::async_trait;
+use sync_core::document::ActorKey;
+use sync_core::domain::{
+    DeviceId, DispatchId, FactId, LocationId, SerialNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window,
+};
+use sync_core::protocol::Generation;
+
+/// The database failed or its content makes no sense. The text is for the log, never for a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The database could not be reached or refused.
+    #[error("the database failed: {0}")]
+    Database(String),
+    /// A stored value could not be read.
+    #[error("a stored {what} could not be read: {detail}")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// The database was made by a newer release.
+    #[error("the database has schema {found}, this release knows up to {known}; run the newer release")]
+    Newer {
+        /// Found.
+        found: i64,
+        /// Known.
+        known: i64,
+    },
+}
+
+/// What identifies a database; drawn when it is made, and drawn anew by `crm-dispatch restored` after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Phones compare it (invariant 11).
+    pub generation: Generation,
+    /// The server's Automerge actor in this database.
+    pub actor: ActorKey,
+}
+
+/// Everything together, for those who hold it.
+pub trait Store: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + 'static {}
+impl<T: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + 'static> Store for T {}
+
+/// The only way to write.
+#[async_trait]
+pub trait CommitLog: Send + Sync {
+    /// Writes all commits in one transaction, each in its own savepoint; answers one result a commit, in order, after the
+    /// transaction is durable. Concurrent calls may be joined into one transaction.
+    async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>>;
+    /// The database's identity.
+    fn identity(&self) -> Identity;
+    /// The answer remembered under an idempotency key.
+    async fn remembered(&self, tenant: &TenantId, key: &str) -> Result<Option<IdempotencyRecord>, StoreError>;
+    /// The next free number for ids of this kind (`DSP`, `ROUTE`): unique, growing, gaps allowed.
+    async fn next_number(&self, tenant: &TenantId, kind: &'static str) -> Result<u64, StoreError>;
+    /// Removes what is past its time: idempotency keys older than `before`, feed entries that every device has
+    /// acknowledged and that are older than `before`.
+    async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Reading dispatches.
+#[async_trait]
+pub trait Dispatches: Send + Sync {
+    /// One dispatch.
+    async fn dispatch(&self, tenant: &TenantId, id: &DispatchId) -> Result<Option<StoredDispatch>, StoreError>;
+    /// The saved documents of these dispatches, with their revisions; unknown ones are left out.
+    async fn documents(
+        &self,
+        tenant: &TenantId,
+        ids: &[DispatchId],
+    ) -> Result<Vec<(StoredDispatch, Vec<u8>)>, StoreError>;
+    /// The dispatch of a service order.
+    async fn by_service_order(
+        &self,
+        tenant: &TenantId,
+        order: &ServiceOrderId,
+    ) -> Result<Option<DispatchId>, StoreError>;
+    /// A page, ordered by scheduled start, then id.
+    async fn search(&self, search: &DispatchSearch) -> Result<Vec<StoredDispatch>, StoreError>;
+    /// Exceptions, newest first: open ones, or all; of one dispatch, or all.
+    async fn exceptions(
+        &self,
+        tenant: &TenantId,
+        dispatch: Option<&DispatchId>,
+        open_only: bool,
+        limit: u32,
+    ) -> Result<Vec<ExceptionRow>, StoreError>;
+    /// Dispatches, over all tenants, that need a look: deadline passed and not arrived or breach provisional, or facts
+    /// held since before `held_before`.
+    async fn due(
+        &self,
+        now: Timestamp,
+        held_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, DispatchId)>, StoreError>;
+    /// Service-level records announced in a window.
+    async fn sla(&self, tenant: &TenantId, window: Window) -> Result<Vec<SlaRow>, StoreError>;
+    /// What is known of facts by natural key, for judging new ones.
+    async fn fact_keys(&self, tenant: &TenantId, query: &FactKeyQuery) -> Result<FactKeys, StoreError>;
+}
+
+/// Which natural keys a judgement needs.
+#[derive(Debug, Clone, Default)]
+pub struct FactKeyQuery {
+    /// `(device, seq)` pairs.
+    pub sequence: Vec<(DeviceId, u64)>,
+    /// Serial numbers.
+    pub serials: Vec<SerialNumber>,
+}
+
+/// What is known of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FactKeys {
+    /// The facts that have these sequence numbers.
+    pub sequence: Vec<((DeviceId, u64), FactId)>,
+    /// The facts that used these serial numbers (accepted or held ones).
+    pub serials: Vec<(SerialNumber, FactId)>,
+}
+
+/// Reading feeds.
+#[async_trait]
+pub trait Feeds: Send + Sync {
+    /// The feed's end and its digest; `(0, 0)` when there is none.
+    async fn feed_head(&self, tenant: &TenantId, technician: &TechnicianId) -> Result<(u64, u64), StoreError>;
+    /// What a phone at `after` lacks, at most `limit` visits, in feed order; see [`FeedPage`].
+    async fn feed_page(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        device: &DeviceId,
+        after: u64,
+        limit: u32,
+    ) -> Result<FeedPage, StoreError>;
+    /// Everything that the technician holds, from `after` on in id order, at most `limit` visits and about `bytes` bytes;
+    /// with the feed's head as of the same read.
+    async fn held(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        after: Option<&DispatchId>,
+        limit: u32,
+        bytes: usize,
+    ) -> Result<HeldPage, StoreError>;
+    /// These visits whole, as far as the technician holds them.
+    async fn held_some(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        ids: &[DispatchId],
+    ) -> Result<Vec<HeldVisit>, StoreError>;
+    /// Visits held by somebody although they ended, or were scheduled to end, before `before`: to be let go
+    /// (partial sync). Over all tenants.
+    async fn outside_window(&self, before: Timestamp, limit: u32) -> Result<Vec<(TenantId, DispatchId)>, StoreError>;
+    /// Which technicians hold the visit now.
+    async fn holders(&self, tenant: &TenantId, dispatch: &DispatchId) -> Result<Vec<TechnicianId>, StoreError>;
+}
+
+/// A phone's news since a cursor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    /// The last position that the page covers; equals `head` on the last page.
+    pub to: u64,
+    /// The feed's end as of the same read.
+    pub head: u64,
+    /// Its digest.
+    pub digest: u64,
+    /// One a visit: the latest entry only.
+    pub news: Vec<FeedNewsItem>,
+    /// True when entries after the cursor were pruned, so that only a reset helps.
+    pub too_old: bool,
+}
+
+/// One visit's news since a cursor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FeedNewsItem {
+    /// The phone has an older revision: these changes lead to the present one (the device's own are left out).
+    Changes {
+        /// Which visit, and its card and tag; `document` is empty.
+        visit: HeldVisit,
+        /// Change chunks in causal order.
+        changes: Vec<Vec<u8>>,
+    },
+    /// The phone has none.
+    Whole(HeldVisit),
+    /// It left.
+    Gone(FeedEntry),
+}
+
+/// A page of everything held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldPage {
+    /// The visits.
+    pub visits: Vec<HeldVisit>,
+    /// True when there are more.
+    pub more: bool,
+    /// The feed's end.
+    pub head: u64,
+    /// Its digest.
+    pub digest: u64,
+}
+
+/// Reading technicians and locations.
+#[async_trait]
+pub trait Directory: Send + Sync {
+    /// One technician.
+    async fn technician(&self, tenant: &TenantId, id: &TechnicianId) -> Result<Option<Technician>, StoreError>;
+    /// All technicians, by id, from `after` on.
+    async fn technicians(
+        &self,
+        tenant: &TenantId,
+        after: Option<&TechnicianId>,
+        limit: u32,
+    ) -> Result<Vec<Technician>, StoreError>;
+    /// One location.
+    async fn location(&self, tenant: &TenantId, id: &LocationId) -> Result<Option<Location>, StoreError>;
+    /// All locations, by id, from `after` on.
+    async fn locations(
+        &self,
+        tenant: &TenantId,
+        after: Option<&LocationId>,
+        limit: u32,
+    ) -> Result<Vec<Location>, StoreError>;
+    /// The technician's bookings that overlap the window, with the sites' ids, by start.
+    async fn bookings(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        window: Window,
+    ) -> Result<Vec<(DispatchId, Window, LocationId)>, StoreError>;
+}
+
+/// Reading devices.
+#[async_trait]
+pub trait Devices: Send + Sync {
+    /// One device.
+    async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Option<Device>, StoreError>;
+    /// All devices, of one technician or all.
+    async fn devices(&self, tenant: &TenantId, technician: Option<&TechnicianId>) -> Result<Vec<Device>, StoreError>;
+}
+
+/// Reading the event journal and the audit trail.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Events after a journal position, oldest first, optionally of one topic or dispatch, with their positions.
+    async fn events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        topic: Option<&str>,
+        aggregate: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(u64, Event)>, StoreError>;
+    /// One chain of the audit trail, oldest first, from `after` on.
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        aggregate: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, StoreError>;
+}
