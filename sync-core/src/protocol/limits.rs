@@ -29,8 +29,8 @@ pub const FETCH_VISITS_MAX: usize = 100;
 pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
 /// Most operations in a change.
 pub const CHANGE_OPS_MAX: usize = 10_000;
-/// Largest saved document.
-pub const DOCUMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Largest saved document; smaller than a frame, so that any document can travel whole.
+pub const DOCUMENT_BYTES_MAX: usize = 768 * 1024;
 /// Most facts in one visit.
 pub const FACTS_MAX: usize = 5_000;
 /// Longest notes, characters.

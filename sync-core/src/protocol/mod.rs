@@ -7,4 +7,5 @@ pub mod codec;
 pub mod limits;
 pub mod message;
 
+pub use codec::{CodecError, decode_items, decode_phone, decode_server, encode_items, encode_phone, encode_server};
 pub use message::*;
