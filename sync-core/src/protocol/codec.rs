@@ -231,7 +231,10 @@ mod tests {
             PhoneMessage::Hello(hello()),
             PhoneMessage::Push(Push {
                 id: 7,
-                lanes: vec![PushLane { dispatch: "DSP-1".parse().unwrap(), changes: vec![ByteBuf::from(vec![1, 2, 3])] }],
+                lanes: vec![PushLane {
+                    dispatch: "DSP-1".parse().unwrap(),
+                    changes: vec![ByteBuf::from(vec![1, 2, 3])],
+                }],
                 outbox: OutboxMark { high_water: 3, pending: 1, oldest: Some(Timestamp::from_millis(5)) },
             }),
             PhoneMessage::Ack(Ack { cursor: Cursor(9), digest_matched: false }),
