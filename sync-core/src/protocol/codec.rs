@@ -48,7 +48,6 @@ mod kind {
     pub(super) const WELCOME: u8 = 65;
     pub(super) const BATCH: u8 = 66;
     pub(super) const PUSH_ACK: u8 = 67;
-    pub(super) const HINT: u8 = 68;
     pub(super) const PONG: u8 = 69;
     pub(super) const BYE: u8 = 70;
 }
@@ -130,7 +129,6 @@ pub fn encode_server(message: &ServerMessage) -> Vec<u8> {
         ServerMessage::Welcome(m) => frame(kind::WELCOME, m),
         ServerMessage::Batch(m) => frame(kind::BATCH, m),
         ServerMessage::PushAck(m) => frame(kind::PUSH_ACK, m),
-        ServerMessage::Hint(m) => frame(kind::HINT, m),
         ServerMessage::Pong(m) => frame(kind::PONG, m),
         ServerMessage::Bye(m) => frame(kind::BYE, m),
         ServerMessage::Unknown(kind) => vec![PROTOCOL_VERSION, *kind],
@@ -147,7 +145,6 @@ pub fn decode_server(frame: &[u8]) -> Result<ServerMessage, CodecError> {
         kind::WELCOME => ServerMessage::Welcome(body("welcome", bytes)?),
         kind::BATCH => ServerMessage::Batch(body("batch", bytes)?),
         kind::PUSH_ACK => ServerMessage::PushAck(body("push acknowledgement", bytes)?),
-        kind::HINT => ServerMessage::Hint(body("hint", bytes)?),
         kind::PONG => ServerMessage::Pong(body("pong", bytes)?),
         kind::BYE => ServerMessage::Bye(body("bye", bytes)?),
         other => ServerMessage::Unknown(other),

@@ -70,8 +70,6 @@ pub enum ServerMessage {
     Batch(Batch),
     /// Answers `Push`.
     PushAck(PushAck),
-    /// There is more for you; ask when you can.
-    Hint(Hint),
     /// Answers `Ping`.
     Pong(Pong),
     /// I am about to close the connection.
@@ -401,14 +399,6 @@ pub struct FactVerdict {
     /// Why.
     #[serde(rename = "r")]
     pub reason: RulingReason,
-}
-
-/// A wake-up for a phone that is behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hint {
-    /// The feed's end.
-    #[serde(rename = "c")]
-    pub head: Cursor,
 }
 
 /// Last message before a server closes.
