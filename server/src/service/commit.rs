@@ -57,7 +57,7 @@ pub struct DispatchWrite {
     pub bookings: Vec<Booking>,
     /// Who gets to know. The store gives each the next position of that technician's feed and keeps the digest.
     pub feed: Vec<FeedWrite>,
-    /// Exceptions raised by this commit.
+    /// Exceptions raised by this commit, or replaced by it (resolved), by their id.
     pub exceptions: Vec<ExceptionRow>,
     /// The service-level record afterwards, where it changed.
     pub sla: Option<SlaRow>,
@@ -85,6 +85,8 @@ pub struct FactWrite {
     pub device: DeviceId,
     /// The device's sequence number. Unique per device, except where the ruling says that it was reused.
     pub seq: u64,
+    /// The plan revision in the causal history of the change that brought it; needed when a held fact is ruled on later.
+    pub knew_revision: u64,
     /// The kind's name.
     pub kind: &'static str,
     /// Corrected time.

@@ -61,6 +61,10 @@ pub struct StoredDispatch {
     /// Technicians who hold a revision of this visit older than the present one, and so may not know of it yet (rule 1:
     /// *cancelled, not yet delivered*).
     pub undelivered_to: Vec<TechnicianId>,
+    /// The service-level record, where a breach was ever announced.
+    pub sla: Option<SlaRow>,
+    /// How many exceptions wait for a person.
+    pub open_exceptions: u32,
 }
 
 /// A technician.

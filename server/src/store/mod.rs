@@ -250,6 +250,31 @@ pub trait Devices: Send + Sync {
     async fn device(&self, tenant: &TenantId, device: &DeviceId) -> Result<Option<Device>, StoreError>;
     /// All devices, of one technician or all.
     async fn devices(&self, tenant: &TenantId, technician: Option<&TechnicianId>) -> Result<Vec<Device>, StoreError>;
+    /// Facts that wait for their predecessors (stored without a ruling), by sequence number: those of a device, or those
+    /// on a dispatch, or both.
+    async fn held_facts(
+        &self,
+        tenant: &TenantId,
+        device: Option<&DeviceId>,
+        dispatch: Option<&DispatchId>,
+    ) -> Result<Vec<HeldFact>, StoreError>;
+}
+
+/// A fact that waits for its predecessors (rule 16).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldFact {
+    /// On which visit.
+    pub dispatch: DispatchId,
+    /// Which.
+    pub fact: FactId,
+    /// From which device.
+    pub device: DeviceId,
+    /// Its number there.
+    pub seq: u64,
+    /// See [`crate::service::commit::FactWrite::knew_revision`].
+    pub knew_revision: u64,
+    /// When it was stored: the time of its commit.
+    pub since: Timestamp,
 }
 
 /// Reading the event journal and the audit trail.
