@@ -1,0 +1,61 @@
+//! What can go wrong, for the caller to act on.
+
+use crate::document::Refusal;
+use crate::domain::{DispatchId, VisitStatus};
+use std::path::PathBuf;
+
+/// Why the store could not do what was asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// This file is open already, here or in another process.
+    #[error("{0} is open already")]
+    AlreadyOpen(PathBuf),
+    /// The disk is full. Free space and try again; what was stored is safe.
+    #[error("the disk is full")]
+    DiskFull,
+    /// A file could not be read or written.
+    #[error("{what}: {source}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// SQLite refused. The text is for the log.
+    #[error("the database failed: {0}")]
+    Database(String),
+    /// The file is damaged: close the store and open it again, which sets the file aside. The text is for the log.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// The visit's document is damaged; it was marked to be fetched anew.
+    #[error("the document of {0} is damaged and will be fetched anew")]
+    VisitDamaged(DispatchId),
+    /// The phone does not hold this visit.
+    #[error("this phone does not hold {0}")]
+    NotFound(DispatchId),
+}
+
+/// Why an action was not taken. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// Nobody is logged in.
+    #[error("nobody is logged in")]
+    NoUser,
+    /// The phone does not hold this visit, or not any more.
+    #[error("this phone does not hold {0}")]
+    NotFound(DispatchId),
+    /// Not possible from the visit's status, or not for this technician.
+    #[error("{action} is not possible on a visit that is {}", .status.name())]
+    Illegal {
+        /// The fact's kind.
+        action: &'static str,
+        /// Where the visit stands.
+        status: VisitStatus,
+    },
+    /// Over a limit that the server holds it to.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
