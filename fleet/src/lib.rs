@@ -1,1 +1,5 @@
-//! fleet
+//! Simulated technicians and a simulated office on the real `sync-core`: demo, load, benchmarks.
+//!
+//! Nothing here knows the server's code: it is spoken to through REST and the WebSocket like any other.
+
+pub mod city;
