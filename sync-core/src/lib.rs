@@ -20,6 +20,16 @@ pub mod protocol;
 pub mod session;
 
 #[cfg(feature = "client")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the room that has the clock, the randomness and the socket; the pure rooms take them as arguments"
+)]
 pub mod client;
 #[cfg(feature = "store")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the room that has the files; the pure rooms take what they need as arguments"
+)]
 pub mod store;
