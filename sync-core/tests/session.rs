@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use sync_core::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
 use sync_core::protocol::limits::{
-    BATCHES_UNACKNOWLEDGED_MAX, FRAME_BYTES_MAX, FRAMES_BURST_MAX, HELLO_TIMEOUT_MS, PING_AFTER_IDLE_MS, PONG_TIMEOUT_MS,
-    PUSH_TIMEOUT_MS, SILENCE_MAX_MS,
+    BATCHES_UNACKNOWLEDGED_MAX, FRAME_BYTES_MAX, FRAMES_BURST_MAX, HELLO_TIMEOUT_MS, PING_AFTER_IDLE_MS,
+    PONG_TIMEOUT_MS, PUSH_TIMEOUT_MS, SILENCE_MAX_MS,
 };
 use sync_core::protocol::{
     Ack, Batch, ByeCode, Cursor, Digest, FeedItem, Fetch, Generation, Hello, LaneAck, LaneRefusal, OutboxMark,

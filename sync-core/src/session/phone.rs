@@ -5,8 +5,8 @@ use crate::protocol::limits::{
     BACKOFF_MAX_MS, BACKOFF_MIN_MS, FETCH_VISITS_MAX, PING_AFTER_IDLE_MS, PONG_TIMEOUT_MS, PUSH_TIMEOUT_MS,
 };
 use crate::protocol::{
-    Ack, Batch, Bye, Cursor, Digest, Fetch, FeedItem, FeedRange, Generation, Hello, OutboxMark, PhoneMessage, Ping, Pull,
-    Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, decode_items, decode_server,
+    Ack, Batch, Bye, Cursor, Digest, FeedItem, FeedRange, Fetch, Generation, Hello, OutboxMark, PhoneMessage, Ping,
+    Pull, Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, decode_items, decode_server,
 };
 use std::collections::BTreeSet;
 

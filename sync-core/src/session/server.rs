@@ -7,8 +7,8 @@ use crate::protocol::limits::{
     SILENCE_MAX_MS,
 };
 use crate::protocol::{
-    Ack, Batch, Bye, ByeCode, CodecError, Cursor, Digest, FeedItem, FeedRange, Generation, Hello, Ping,
-    PhoneMessage, Pong, Push, PushAck, ServerMessage, Welcome, decode_phone, encode_items,
+    Ack, Batch, Bye, ByeCode, CodecError, Cursor, Digest, FeedItem, FeedRange, Generation, Hello, PhoneMessage, Ping,
+    Pong, Push, PushAck, ServerMessage, Welcome, decode_phone, encode_items,
 };
 use std::sync::Arc;
 
@@ -320,7 +320,8 @@ impl ServerSession {
             return Vec::new();
         }
         let digest = (page.to == page.head).then_some(page.digest);
-        let mut effects = self.batches(page.items, Span { from: self.sent, to: page.to, reset: false, more: false, digest });
+        let mut effects =
+            self.batches(page.items, Span { from: self.sent, to: page.to, reset: false, more: false, digest });
         self.sent = page.to;
         effects.extend(self.advance());
         effects
