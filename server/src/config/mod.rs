@@ -1,0 +1,238 @@
+//! Configuration in layers: the embedded, commented `default.toml`, then a file, then the environment.
+//!
+//! An unknown name is an error, and every error is one line that names the key and the remedy.
+
+mod validate;
+
+use crate::auth::Secret;
+use config::{Environment, File, FileFormat};
+use serde::{Deserialize, Deserializer};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The commented defaults, as text: what the `config` command prints.
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
+/// Names a configuration file, where `--config` does not.
+pub const CONFIG_FILE_VARIABLE: &str = "CRM_DISPATCH_CONFIG";
+/// Every variable that starts with it is a setting: `CRM_DISPATCH__SERVER__PORT`.
+pub const VARIABLE_PREFIX: &str = "CRM_DISPATCH";
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Listening and limits.
+    pub server: ServerConfig,
+    /// Where everything is kept.
+    pub database: DatabaseConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
+    /// Phones.
+    pub sync: SyncConfig,
+    /// What is logged.
+    pub log: LogConfig,
+}
+
+/// Listening and limits.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port; 0 takes a free one.
+    pub port: u16,
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+    /// A request that takes longer is given up.
+    pub request_timeout_ms: u64,
+    /// Requests answered at the same time.
+    pub requests_concurrent_max: usize,
+    /// On shutdown, how long requests under way may take.
+    pub drain_timeout_ms: u64,
+    /// Web pages that may call from a browser.
+    #[serde(deserialize_with = "list")]
+    pub cors_origins: Vec<String>,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite://PATH` or `sqlite::memory:`.
+    pub url: String,
+}
+
+/// The database a url names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file.
+    SqliteFile(PathBuf),
+    /// Forgotten with the process.
+    SqliteMemory,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// A token's `iss`.
+    pub issuer: String,
+    /// A token's `aud`.
+    pub audience: String,
+    /// How far a token's times may be off.
+    pub leeway_seconds: u32,
+    /// Signs tokens (HS256).
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// The one before it, still accepted.
+    #[serde(default)]
+    pub previous_secret: Option<Secret>,
+    /// Published keys (RS256, ES256, EdDSA).
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// How often that file is looked at.
+    pub jwks_recheck_seconds: u32,
+    /// How long a token of the `token` command is valid.
+    pub token_lifetime_seconds: u32,
+}
+
+/// Phones.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncConfig {
+    /// Phones connected at the same time.
+    pub connections_max: usize,
+    /// A phone holds visits from this many days back …
+    pub window_days_back: u32,
+    /// … to this many days ahead.
+    pub window_days_ahead: u32,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// For whom.
+    pub format: LogFormat,
+    /// A level, or directives.
+    pub level: String,
+}
+
+/// For whom the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// A setting that cannot be used. One line: which key, why, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration: {0}")]
+pub struct ConfigError(pub(crate) String);
+
+impl Config {
+    /// The defaults, then `file` (or the file that [`CONFIG_FILE_VARIABLE`] names), then the `environment`'s variables.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a name is unknown, or a value impossible.
+    pub fn load(file: Option<&Path>, mut environment: HashMap<String, String>) -> Result<Self, ConfigError> {
+        let named = environment.remove(CONFIG_FILE_VARIABLE).map(PathBuf::from);
+        let mut builder = config::Config::builder().add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml));
+        if let Some(path) = file.or(named.as_deref()) {
+            builder = builder.add_source(File::from(path).format(FileFormat::Toml).required(true));
+        }
+        let variables = Environment::with_prefix(VARIABLE_PREFIX).prefix_separator("__").separator("__");
+        let config: Self = builder
+            .add_source(variables.source(Some(environment)))
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| {
+                ConfigError(format!("{}; `crm-dispatch config` prints every setting", one_line(&error)))
+            })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// [`Self::load`] with the process's environment.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_environment(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
+            .collect();
+        Self::load(file, environment)
+    }
+
+    /// Where the secret is kept that was made because none was set: beside the database.
+    #[must_use]
+    pub fn development_secret_path(&self) -> Option<PathBuf> {
+        match self.database.parse().ok()? {
+            Database::SqliteFile(path) => Some(path.with_extension("secret")),
+            Database::SqliteMemory => None,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Address and port to listen on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    /// A request that takes longer is given up.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_timeout_ms)
+    }
+
+    /// On shutdown, how long requests under way may take.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+impl std::fmt::Debug for DatabaseConfig {
+    /// Without what stands before an `@`: it may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = match (self.url.find("://"), self.url.rfind('@')) {
+            (Some(scheme), Some(at)) => format!("{}://…{}", &self.url[..scheme], &self.url[at..]),
+            _ => self.url.clone(),
+        };
+        f.debug_struct("DatabaseConfig").field("url", &shown).finish()
+    }
+}
+
+/// A list, or a text of values separated by commas, which is all that an environment variable can hold.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct ListOrText;
+    impl<'de> serde::de::Visitor<'de> for ListOrText {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of texts")
+        }
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut access: A) -> Result<Vec<String>, A::Error> {
+            let mut values = Vec::new();
+            while let Some(value) = access.next_element()? {
+                values.push(value);
+            }
+            Ok(values)
+        }
+    }
+    deserializer.deserialize_any(ListOrText)
+}
+
+fn one_line(error: &config::ConfigError) -> String {
+    error.to_string().lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}

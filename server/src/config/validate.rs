@@ -1,0 +1,172 @@
+//! What serde cannot see: ranges, lengths, and settings that only make sense together.
+
+use super::{Config, ConfigError, Database, DatabaseConfig};
+use std::path::PathBuf;
+
+impl Config {
+    /// Checks what types cannot.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let server = &self.server;
+        range("server.body_bytes_max", server.body_bytes_max as u64, 1_024, 16 * 1024 * 1024)?;
+        range("server.request_timeout_ms", server.request_timeout_ms, 100, 600_000)?;
+        range("server.requests_concurrent_max", server.requests_concurrent_max as u64, 1, 100_000)?;
+        range("server.drain_timeout_ms", server.drain_timeout_ms, 0, 600_000)?;
+        for origin in &server.cors_origins {
+            check_origin(origin)?;
+        }
+        self.database.parse()?;
+        self.validate_auth()?;
+        range("sync.connections_max", self.sync.connections_max as u64, 1, 1_000_000)?;
+        range("sync.window_days_back", u64::from(self.sync.window_days_back), 0, 366)?;
+        range("sync.window_days_ahead", u64::from(self.sync.window_days_ahead), 1, 366)?;
+        Ok(())
+    }
+
+    fn validate_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        for (key, value) in [("auth.issuer", &auth.issuer), ("auth.audience", &auth.audience)] {
+            if value.trim().is_empty() {
+                return Err(error(key, "is empty; name what tokens say there"));
+            }
+        }
+        for (key, secret) in [("auth.secret", &auth.secret), ("auth.previous_secret", &auth.previous_secret)] {
+            if let Some(Err(why)) = secret.as_ref().map(crate::auth::Secret::check) {
+                return Err(error(key, &why.to_string()));
+            }
+        }
+        if auth.previous_secret.is_some() && auth.secret.is_none() {
+            return Err(error("auth.previous_secret", "is set without auth.secret; set the new one too"));
+        }
+        range("auth.leeway_seconds", u64::from(auth.leeway_seconds), 0, 300)?;
+        range("auth.jwks_recheck_seconds", u64::from(auth.jwks_recheck_seconds), 1, 3_600)?;
+        range("auth.token_lifetime_seconds", u64::from(auth.token_lifetime_seconds), 60, 366 * 86_400)?;
+        if auth.secret.is_none() && auth.jwks_file.is_none() && !self.server.host.is_loopback() {
+            return Err(error(
+                "auth.secret",
+                &format!(
+                    "is not set and server.host is {}; set it (CRM_DISPATCH__AUTH__SECRET, at least 32 bytes) or auth.jwks_file, \
+                     or listen on 127.0.0.1",
+                    self.server.host
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl DatabaseConfig {
+    /// What the url names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when this release cannot open it. The url itself is not repeated: it may hold a password.
+    pub fn parse(&self) -> Result<Database, ConfigError> {
+        if self.url == "sqlite::memory:" {
+            return Ok(Database::SqliteMemory);
+        }
+        if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
+            return Err(error(
+                "database.url",
+                "names PostgreSQL, which this release does not open yet; use sqlite://PATH",
+            ));
+        }
+        match self.url.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() && !path.contains('?') => Ok(Database::SqliteFile(PathBuf::from(path))),
+            _ => Err(error("database.url", "is no database url; use sqlite://PATH, without parameters")),
+        }
+    }
+}
+
+fn error(key: &str, why: &str) -> ConfigError {
+    ConfigError(format!("{key} {why}"))
+}
+
+fn range(key: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) { Ok(()) } else { Err(error(key, &format!("is {value}; use {min} to {max}"))) }
+}
+
+/// An origin is scheme, host and port, nothing else; `*` would let any page act for a signed-in dispatcher.
+fn check_origin(origin: &str) -> Result<(), ConfigError> {
+    let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let fine = rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+    });
+    if fine {
+        Ok(())
+    } else {
+        Err(error("server.cors_origins", &format!("has {origin:?}; use origins like https://office.example.com")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::fs;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(None, environment.collect::<HashMap<_, _>>())
+    }
+
+    #[test]
+    fn without_any_setting_the_embedded_defaults_serve_on_loopback() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.server.address().to_string(), "127.0.0.1:9405");
+        assert_eq!(config.database.parse().unwrap(), Database::SqliteFile(PathBuf::from("var/crm-dispatch.db")));
+        assert_eq!(config.development_secret_path(), Some(PathBuf::from("var/crm-dispatch.secret")));
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_and_the_file_the_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("office.toml");
+        fs::write(&file, "[server]\nport = 1111\nbody_bytes_max = 4096\n").unwrap();
+        let environment = HashMap::from([
+            ("CRM_DISPATCH__SERVER__PORT".to_owned(), "2222".to_owned()),
+            ("CRM_DISPATCH__SERVER__CORS_ORIGINS".to_owned(), "https://a.example, https://b.example:8443".to_owned()),
+            (super::super::CONFIG_FILE_VARIABLE.to_owned(), file.display().to_string()),
+        ]);
+        let config = Config::load(None, environment).unwrap();
+        assert_eq!((config.server.port, config.server.body_bytes_max), (2222, 4096));
+        assert_eq!(config.server.cors_origins, ["https://a.example", "https://b.example:8443"]);
+        assert_eq!(config.log.level, "info");
+    }
+
+    #[test]
+    fn a_typing_error_is_named() {
+        let error = load(&[("CRM_DISPATCH__SERVER__PROT", "1")]).unwrap_err().to_string();
+        assert!(error.contains("prot") && error.contains("port"), "{error}");
+        let error = load(&[("CRM_DISPATCH__SERVER__PORT", "many")]).unwrap_err().to_string();
+        assert!(error.contains("server.port") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn each_impossible_setting_names_its_key_and_a_remedy() {
+        let long = "s".repeat(32);
+        let cases: [(&[(&str, &str)], &str); 8] = [
+            (&[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")], "database.url names PostgreSQL"),
+            (&[("CRM_DISPATCH__DATABASE__URL", "mysql://db")], "database.url is no database url"),
+            (&[("CRM_DISPATCH__SERVER__HOST", "0.0.0.0")], "auth.secret is not set and server.host is 0.0.0.0"),
+            (&[("CRM_DISPATCH__AUTH__SECRET", "too short")], "auth.secret must have at least 32 bytes, has 9"),
+            (&[("CRM_DISPATCH__AUTH__PREVIOUS_SECRET", &long)], "auth.previous_secret is set without auth.secret"),
+            (&[("CRM_DISPATCH__SERVER__BODY_BYTES_MAX", "1")], "server.body_bytes_max is 1; use 1024 to"),
+            (&[("CRM_DISPATCH__SERVER__CORS_ORIGINS", "*")], "server.cors_origins has \"*\""),
+            (&[("CRM_DISPATCH__AUTH__ISSUER", " ")], "auth.issuer is empty"),
+        ];
+        for (variables, expected) in cases {
+            let error = load(variables).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_ever_printed() {
+        let secret = "a-secret-of-more-than-thirty-two-bytes";
+        let mut config =
+            load(&[("CRM_DISPATCH__AUTH__SECRET", secret), ("CRM_DISPATCH__SERVER__HOST", "0.0.0.0")]).unwrap();
+        config.database.url = "postgres://office:hunter2@db/dispatch".to_owned();
+        let printed = format!("{config:?}");
+        assert!(!printed.contains(secret) && !printed.contains("hunter2"), "{printed}");
+    }
+}
