@@ -1,5 +1,6 @@
 //! Facts: what physically happened, stated by a technician's phone. Append-only, never dropped.
 
+use super::state::Moment;
 use super::{BootId, DeviceId, FactId, PartNumber, Plan, SerialNumber, TechnicianId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,12 @@ impl Fact {
         self.clock.occurred_at()
     }
 
+    /// When it happened, with the uncertainty of the device's clock (rule 6).
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { at: self.occurred_at(), uncertainty_ms: self.clock.uncertainty_millis() }
+    }
+
     /// True when the fact was stated under the plan's current assignment, or one that it continues.
     #[must_use]
     pub fn is_current(&self, plan: &Plan) -> bool {
@@ -230,5 +237,12 @@ impl FactKind {
             | Self::WindowAcknowledged { .. }
             | Self::Unknown => false,
         }
+    }
+
+    /// True for the kinds in which the lead speaks for the whole visit: taking it, refusing it, ending it (rule 5). Stated
+    /// by a crew member they change nothing.
+    #[must_use]
+    pub fn needs_lead(&self) -> bool {
+        matches!(self, Self::Accepted { .. } | Self::Rejected { .. } | Self::Completed | Self::CannotComplete { .. })
     }
 }

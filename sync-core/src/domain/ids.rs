@@ -123,3 +123,10 @@ ids! {
     /// One boot of a phone: monotonic times compare only within it.
     BootId;
 }
+
+/// A technician as the plan's history names people: what a fact changed, its author changed.
+impl From<&TechnicianId> for UserId {
+    fn from(technician: &TechnicianId) -> Self {
+        Self(technician.0.clone())
+    }
+}

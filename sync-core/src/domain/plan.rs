@@ -92,6 +92,18 @@ pub enum Priority {
     Emergency,
 }
 
+impl Priority {
+    /// One step more urgent; [`Self::Emergency`] stays.
+    #[must_use]
+    pub fn raised(self) -> Self {
+        match self {
+            Self::Low => Self::Normal,
+            Self::Normal => Self::High,
+            Self::High | Self::Emergency => Self::Emergency,
+        }
+    }
+}
+
 /// A customer's site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
@@ -201,6 +213,9 @@ pub enum AssignmentEnd {
     Rejected,
     /// Withdrawn because the former technician had already started (rule 3).
     Withdrawn,
+    /// A reason of a newer release.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The office's cancellation.
@@ -214,6 +229,10 @@ pub struct Cancellation {
     pub reason: String,
     /// What it means, by what had happened before it.
     pub effect: CancellationEffect,
+    /// The [`Plan::revision`] that carried it first: whoever knew that revision knew of the cancellation, whatever the
+    /// clocks say. 0 where it is not known.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// What a cancellation means.
@@ -270,5 +289,29 @@ impl Plan {
             .iter()
             .chain(self.former.iter().rev().map(|former| &former.assignment))
             .find(|assignment| assignment.epoch == epoch)
+    }
+
+    /// The former assignment of that epoch.
+    #[must_use]
+    pub fn former_at(&self, epoch: u64) -> Option<&FormerAssignment> {
+        self.former.iter().rev().find(|former| former.assignment.epoch == epoch)
+    }
+
+    /// The epoch that a technician's next fact is stated under: the current one on the present assignment, else that of
+    /// the latest one they were on, so that work done for a visit that was taken away can still be recorded. `None` when
+    /// they never had it.
+    #[must_use]
+    pub fn epoch_for(&self, technician: &TechnicianId) -> Option<u64> {
+        self.assignment
+            .iter()
+            .chain(self.former.iter().rev().map(|former| &former.assignment))
+            .find(|assignment| assignment.includes(technician))
+            .map(|assignment| assignment.epoch)
+    }
+
+    /// The cancellation, unless it is void.
+    #[must_use]
+    pub fn standing_cancellation(&self) -> Option<&Cancellation> {
+        self.cancellation.as_ref().filter(|cancellation| cancellation.effect != CancellationEffect::Void)
     }
 }

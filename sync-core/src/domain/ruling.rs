@@ -78,6 +78,9 @@ pub enum RulingReason {
     SequenceReused,
     /// A kind that this release does not know; kept.
     UnknownKind,
+    /// A reason of a newer release.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The conflict rules by number, as in the owner's table.
@@ -90,7 +93,7 @@ impl RulingReason {
     #[must_use]
     pub fn rule(self) -> Option<Rule> {
         let number = match self {
-            Self::InOrder | Self::AlreadyEnded | Self::OutOfOrder => return None,
+            Self::InOrder | Self::AlreadyEnded | Self::OutOfOrder | Self::Unknown => return None,
             Self::CompletedBeforeCancellation | Self::CompletedAfterCancellation | Self::CompletionTimeUncertain => 2,
             Self::AfterCancellation => 1,
             Self::OnSiteBeforeCancellation | Self::CompletedDespiteStopWork => 17,
@@ -104,5 +107,21 @@ impl RulingReason {
             Self::UnknownKind => 11,
         };
         Some(Rule(number))
+    }
+
+    /// True for facts that are recorded, and count nowhere, not even in a ledger: their sender could not be trusted with
+    /// them (rules 9, 14, 18).
+    #[must_use]
+    pub fn is_quarantine(self) -> bool {
+        matches!(self, Self::NoRightAtEpoch | Self::DeviceRevoked | Self::SequenceReused)
+    }
+
+    /// True for a completion that runs into a cancellation: it holds the billing until a person has decided (rules 2, 17).
+    #[must_use]
+    pub fn is_disputed_completion(self) -> bool {
+        matches!(
+            self,
+            Self::CompletedAfterCancellation | Self::CompletionTimeUncertain | Self::CompletedDespiteStopWork
+        )
     }
 }

@@ -89,6 +89,20 @@ pub struct Moment {
     pub uncertainty_ms: i64,
 }
 
+impl Moment {
+    /// True when it lies before `other` however far off the clock was.
+    #[must_use]
+    pub fn is_surely_before(&self, other: Timestamp) -> bool {
+        self.at.plus_millis(self.uncertainty_ms) < other
+    }
+
+    /// True when it lies after `other` however far off the clock was.
+    #[must_use]
+    pub fn is_surely_after(&self, other: Timestamp) -> bool {
+        self.at.plus_millis(self.uncertainty_ms.saturating_neg()) > other
+    }
+}
+
 /// What the fold answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VisitState {
@@ -181,5 +195,13 @@ impl VisitState {
         } else {
             self.status
         }
+    }
+
+    /// The first proof that somebody was on site: the arrival, or what cannot be done without one where the technician
+    /// forgot to state it. The service level is judged by it (rule 12).
+    #[must_use]
+    pub fn first_on_site(&self) -> Option<Moment> {
+        let completed = self.ended.filter(|_| self.status == VisitStatus::Completed);
+        [self.arrived, self.work_started, completed].into_iter().flatten().min_by_key(|moment| moment.at)
     }
 }

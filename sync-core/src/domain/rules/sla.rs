@@ -35,8 +35,28 @@ pub struct SlaContext {
 }
 
 /// The breach's status now; `None` when there is no breach to speak of.
+///
+/// An arrival is in time when its corrected time is not after the deadline. Pass what
+/// [`VisitState::first_on_site`](crate::domain::VisitState::first_on_site) answers. A confirmed breach becomes no
+/// provisional one again when another phone falls silent, but an arrival in time retracts it whenever it comes; a deadline
+/// that was moved into the future retracts what was announced under the old one.
 #[must_use]
 pub fn judge(context: &SlaContext) -> Option<BreachStatus> {
-    let _ = context;
-    unimplemented!()
+    let announced = context.before.is_some();
+    if let Some(arrived) = context.arrived {
+        return if arrived.at > context.deadline {
+            Some(BreachStatus::Confirmed)
+        } else {
+            announced.then_some(BreachStatus::Retracted)
+        };
+    }
+    if context.now <= context.deadline {
+        return announced.then_some(BreachStatus::Retracted);
+    }
+    let phone_has_reported = context.phone_complete_at.is_some_and(|at| at > context.deadline);
+    if !context.assigned || phone_has_reported || context.before == Some(BreachStatus::Confirmed) {
+        Some(BreachStatus::Confirmed)
+    } else {
+        Some(BreachStatus::Provisional)
+    }
 }
