@@ -4,11 +4,11 @@ use std::sync::Arc;
 use sync_core::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
 use sync_core::protocol::limits::{
     BATCHES_UNACKNOWLEDGED_MAX, FRAME_BYTES_MAX, FRAMES_BURST_MAX, HELLO_TIMEOUT_MS, PING_AFTER_IDLE_MS,
-    PONG_TIMEOUT_MS, PUSH_TIMEOUT_MS, SILENCE_MAX_MS,
+    PONG_TIMEOUT_MS, PUSH_TIMEOUT_MS, SILENCE_MAX_MS, WIPE_TIMEOUT_MS,
 };
 use sync_core::protocol::{
     Ack, Batch, ByeCode, Cursor, Digest, FeedItem, Fetch, Generation, Hello, LaneAck, LaneRefusal, OutboxMark,
-    PhoneMessage, Ping, Pull, Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, decode_items, encode_items,
+    PhoneMessage, Ping, Pull, Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, Wiped, decode_items, encode_items,
     encode_phone, encode_server,
 };
 use sync_core::session::phone::{BatchStored, Disconnect, PhoneState};
@@ -247,6 +247,21 @@ fn silence_ends_a_connection() {
     let (mut session, _) = live(5, 5);
     assert!(session.handle(at(SILENCE_MAX_MS - 1), ServerInput::Tick).is_empty());
     assert_eq!(bye(&session.handle(at(SILENCE_MAX_MS), ServerInput::Tick)), ByeCode::Silent);
+}
+
+#[test]
+fn a_revoked_phone_is_heard_once_more_when_it_has_removed_what_it_held() {
+    let (mut session, _) = live(5, 5);
+    let end = ServerInput::End { code: ByeCode::DeviceRevoked, retry_after_ms: None };
+    assert!(matches!(&session.handle(at(1), end.clone())[..], [ServerEffect::Send(ServerMessage::Bye(_))]));
+    let late = PhoneMessage::Push(Push { id: 1, lanes: vec![], outbox: OutboxMark::default() });
+    assert!(session.handle(at(2), frame(&late)).is_empty(), "its changes are not");
+    let wiped = Wiped { sealed: 3 };
+    let effects = session.handle(at(3), frame(&PhoneMessage::Wiped(wiped)));
+    assert_eq!(effects, [ServerEffect::Wiped(wiped), ServerEffect::Close]);
+    let (mut session, _) = live(5, 5);
+    let _ = session.handle(at(1), end);
+    assert_eq!(session.handle(at(1 + WIPE_TIMEOUT_MS), ServerInput::Tick), [ServerEffect::Close]);
 }
 
 #[test]

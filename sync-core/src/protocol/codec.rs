@@ -45,6 +45,7 @@ mod kind {
     pub(super) const FETCH: u8 = 4;
     pub(super) const ACK: u8 = 5;
     pub(super) const PING: u8 = 6;
+    pub(super) const WIPED: u8 = 7;
     pub(super) const WELCOME: u8 = 65;
     pub(super) const BATCH: u8 = 66;
     pub(super) const PUSH_ACK: u8 = 67;
@@ -91,6 +92,7 @@ pub fn encode_phone(message: &PhoneMessage) -> Vec<u8> {
         PhoneMessage::Fetch(m) => frame(kind::FETCH, m),
         PhoneMessage::Ack(m) => frame(kind::ACK, m),
         PhoneMessage::Ping(m) => frame(kind::PING, m),
+        PhoneMessage::Wiped(m) => frame(kind::WIPED, m),
         PhoneMessage::Unknown(kind) => vec![PROTOCOL_VERSION, *kind],
     }
 }
@@ -118,6 +120,7 @@ pub fn decode_phone(frame: &[u8]) -> Result<PhoneMessage, CodecError> {
         }
         kind::ACK => PhoneMessage::Ack(body("ack", bytes)?),
         kind::PING => PhoneMessage::Ping(body("ping", bytes)?),
+        kind::WIPED => PhoneMessage::Wiped(body("wiped", bytes)?),
         other => PhoneMessage::Unknown(other),
     })
 }

@@ -54,6 +54,8 @@ pub const PONG_TIMEOUT_MS: i64 = 10_000;
 pub const SILENCE_MAX_MS: i64 = 90_000;
 /// No `Hello` for this long after the upgrade: closed.
 pub const HELLO_TIMEOUT_MS: i64 = 10_000;
+/// A revoked phone has this long to report that it has removed what it held.
+pub const WIPE_TIMEOUT_MS: i64 = 10_000;
 /// No acknowledgement of a push for this long: reconnect and send again.
 pub const PUSH_TIMEOUT_MS: i64 = 30_000;
 /// First reconnect delay; doubles up to [`BACKOFF_MAX_MS`], with full jitter.

@@ -57,6 +57,8 @@ pub enum PhoneMessage {
     Ack(Ack),
     /// Are you there, and what time is it?
     Ping(Ping),
+    /// I was revoked, and have removed what I held.
+    Wiped(Wiped),
     /// A kind of a newer release; ignored.
     Unknown(u8),
 }
@@ -70,7 +72,15 @@ pub enum ServerMessage {
     Batch(Batch),
     /// Answers `Push`.
     PushAck(PushAck),
-    /// Answers `Ping`.
+    /// Last message of a revoked phone: the proof that nothing is left on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiped {
+    /// Unsent changes that the phone keeps sealed.
+    #[serde(rename = "n", default)]
+    pub sealed: u32,
+}
+
+/// Answers `Ping`.
     Pong(Pong),
     /// I am about to close the connection.
     Bye(Bye),
@@ -180,6 +190,14 @@ pub struct Ping {
     /// What is unsent.
     #[serde(rename = "o", default)]
     pub outbox: OutboxMark,
+}
+
+/// Last message of a revoked phone: the proof that nothing is left on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiped {
+    /// Unsent changes that the phone keeps sealed.
+    #[serde(rename = "n", default)]
+    pub sealed: u32,
 }
 
 /// Answers `Ping`.

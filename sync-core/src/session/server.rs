@@ -4,11 +4,11 @@ use super::rate::TokenBucket;
 use crate::domain::{DispatchId, Timestamp};
 use crate::protocol::limits::{
     BATCHES_UNACKNOWLEDGED_MAX, FRAME_BYTES_MAX, FRAMES_BURST_MAX, FRAMES_PER_SECOND_MAX, HELLO_TIMEOUT_MS,
-    SILENCE_MAX_MS,
+    SILENCE_MAX_MS, WIPE_TIMEOUT_MS,
 };
 use crate::protocol::{
     Ack, Batch, Bye, ByeCode, CodecError, Cursor, Digest, FeedItem, FeedRange, Generation, Hello, PhoneMessage, Ping,
-    Pong, Push, PushAck, ServerMessage, Welcome, decode_phone, encode_items,
+    Pong, Push, PushAck, ServerMessage, Welcome, Wiped, decode_phone, encode_items,
 };
 use std::sync::Arc;
 
@@ -63,6 +63,8 @@ pub enum ServerEffect {
     Acknowledge(Ack),
     /// Record what the phone says is unsent. No answer.
     Heard(Ping),
+    /// Record that the revoked phone has removed what it held. No answer.
+    Wiped(Wiped),
     /// Close the connection, after what was sent before.
     Close,
 }
@@ -137,6 +139,8 @@ enum Phase {
     /// Between `Hello` and its answer.
     Greeting,
     Live,
+    /// The phone was told that it is revoked, and may still prove that it has removed what it held.
+    Revoked,
     Closed,
 }
 
@@ -195,6 +199,7 @@ impl ServerSession {
     pub fn deadline(&self) -> Timestamp {
         match self.phase {
             Phase::Opened | Phase::Greeting => self.opened_at.plus_millis(HELLO_TIMEOUT_MS),
+            Phase::Revoked => self.heard_at.plus_millis(WIPE_TIMEOUT_MS),
             Phase::Live | Phase::Closed => self.heard_at.plus_millis(SILENCE_MAX_MS),
         }
     }
@@ -204,6 +209,9 @@ impl ServerSession {
     pub fn handle(&mut self, now: Timestamp, input: ServerInput) -> Vec<ServerEffect> {
         if self.phase == Phase::Closed {
             return Vec::new();
+        }
+        if self.phase == Phase::Revoked {
+            return self.after_revocation(now, &input);
         }
         match input {
             ServerInput::Frame(frame) => self.frame(now, &frame),
@@ -220,7 +228,35 @@ impl ServerSession {
             }
             ServerInput::Tick if now >= self.deadline() => self.end(ByeCode::Silent, None, String::new()),
             ServerInput::Tick => Vec::new(),
+            ServerInput::End { code: ByeCode::DeviceRevoked, .. } => {
+                self.phase = Phase::Revoked;
+                self.heard_at = self.heard_at.max(now);
+                let bye = Bye { code: ByeCode::DeviceRevoked, retry_after_ms: None, message: String::new() };
+                vec![ServerEffect::Send(ServerMessage::Bye(bye))]
+            }
             ServerInput::End { code, retry_after_ms } => self.end(code, retry_after_ms, String::new()),
+        }
+    }
+
+    /// Nothing but the proof of removal is heard from a revoked phone.
+    fn after_revocation(&mut self, now: Timestamp, input: &ServerInput) -> Vec<ServerEffect> {
+        let wiped = match input {
+            ServerInput::Frame(frame) => match decode_phone(frame) {
+                Ok(PhoneMessage::Wiped(wiped)) => Some(wiped),
+                _ => None,
+            },
+            _ => None,
+        };
+        match wiped {
+            Some(wiped) => {
+                self.phase = Phase::Closed;
+                vec![ServerEffect::Wiped(wiped), ServerEffect::Close]
+            }
+            None if now >= self.deadline() => {
+                self.phase = Phase::Closed;
+                vec![ServerEffect::Close]
+            }
+            None => Vec::new(),
         }
     }
 
