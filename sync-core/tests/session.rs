@@ -8,8 +8,8 @@ use sync_core::protocol::limits::{
 };
 use sync_core::protocol::{
     Ack, Batch, ByeCode, Cursor, Digest, FeedItem, Fetch, Generation, Hello, LaneAck, LaneRefusal, OutboxMark,
-    PhoneMessage, Ping, Pull, Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, Wiped, decode_items, encode_items,
-    encode_phone, encode_server,
+    PhoneMessage, Ping, Pull, Push, PushAck, PushLane, Remedy, ServerMessage, Welcome, Wiped, decode_items,
+    encode_items, encode_phone, encode_server,
 };
 use sync_core::session::phone::{BatchStored, Disconnect, PhoneState};
 use sync_core::session::server::{AllPage, Greeting, Notice, Page, Pushed};

@@ -72,15 +72,7 @@ pub enum ServerMessage {
     Batch(Batch),
     /// Answers `Push`.
     PushAck(PushAck),
-    /// Last message of a revoked phone: the proof that nothing is left on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wiped {
-    /// Unsent changes that the phone keeps sealed.
-    #[serde(rename = "n", default)]
-    pub sealed: u32,
-}
-
-/// Answers `Ping`.
+    /// Answers `Ping`.
     Pong(Pong),
     /// I am about to close the connection.
     Bye(Bye),
