@@ -1,6 +1,7 @@
 //! Making tokens: for the `token` command, the demo and tests. A production set-up has an identity provider for it.
 
-use super::{Role, Secret};
+use super::Secret;
+use crate::service::Role;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 use sync_core::domain::{DeviceId, TechnicianId, TenantId, UserId};

@@ -14,6 +14,6 @@ mod verify;
 pub use error::AuthError;
 pub use issue::{IssueError, TokenRequest, issue_token};
 pub use keys::{JWKS_BYTES_MAX, JwksFile, KeyError};
-pub use principal::{Principal, Role};
+pub use principal::Principal;
 pub use secret::{SECRET_BYTES_MIN, Secret, SecretError, development_secret};
 pub use verify::{Authenticator, SystemClock, TOKEN_BYTES_MAX, system_clock};

@@ -1,7 +1,8 @@
 //! From a bearer token to a [`Principal`], or a typed refusal.
 
 use super::keys::JwksFile;
-use super::{AuthError, Principal, Role, Secret};
+use super::{AuthError, Principal, Secret};
+use crate::service::{Caller, Role};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
@@ -221,11 +222,14 @@ fn principal(claims: &Map<String, Value>) -> Result<Principal, AuthError> {
         return Err(AuthError::MissingClaim("technician"));
     }
     let expires_at_ms = (number(claims, "exp")? * 1000.0) as i64;
-    Ok(Principal {
-        user: id(claims, "sub")?.ok_or(AuthError::MissingClaim("sub"))?,
+    let caller = Caller {
         tenant: id(claims, "tenant")?.ok_or(AuthError::MissingClaim("tenant"))?,
+        user: id(claims, "sub")?.ok_or(AuthError::MissingClaim("sub"))?,
         roles,
         technician,
+    };
+    Ok(Principal {
+        caller,
         device: id(claims, "device")?,
         expires_at: Timestamp::from_millis(expires_at_ms),
     })
@@ -241,7 +245,7 @@ fn roles(claims: &Map<String, Value>) -> Result<Vec<Role>, AuthError> {
     for name in named {
         let name = name.as_str().ok_or(AuthError::InvalidClaim("roles"))?;
         // An identity provider has roles of other systems too.
-        if let Ok(role) = name.parse::<Role>()
+        if let Some(role) = Role::from_name(name)
             && !roles.contains(&role)
         {
             roles.push(role);

@@ -23,6 +23,7 @@ pub mod model;
 pub mod office;
 pub mod push;
 pub mod reads;
+pub mod report;
 pub mod sweep;
 pub mod view;
 

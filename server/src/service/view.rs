@@ -4,6 +4,7 @@ use crate::service::fit::Unfit;
 use crate::service::model::{ExceptionRow, SlaRow, StoredDispatch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use sync_core::domain::geo::Coordinates;
 use sync_core::domain::plan::{
     AssignmentEnd, CancellationEffect, ChecklistItem, Contact, PartRequirement, Priority, Site, SkillRequirement,
 };
@@ -48,7 +49,7 @@ pub struct DispatchView {
     /// The service-level record, where a breach was ever announced.
     pub sla: Option<SlaRow>,
     /// The site.
-    pub site: Option<Site>,
+    pub site: Option<SiteView>,
     /// Whom to ask for.
     pub contact: Option<Contact>,
     /// What to tick off.
@@ -89,6 +90,34 @@ pub struct DispatchView {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// Where a dispatch is to be done, as it was known when it was planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteView {
+    /// Its id.
+    pub location_id: LocationId,
+    /// As the customer calls it.
+    pub name: String,
+    /// Postal address, one line.
+    pub address: String,
+    /// Where it is.
+    pub coordinates: Coordinates,
+    /// Key box, gate code, parking.
+    pub access_notes: Option<String>,
+}
+
+impl SiteView {
+    fn new(site: &Site) -> Self {
+        Self {
+            location_id: site.location_id.clone(),
+            name: site.name.clone(),
+            address: site.address.clone(),
+            coordinates: site.coordinates,
+            access_notes: site.access_notes.clone(),
+        }
+    }
 }
 
 /// Who has a dispatch.
@@ -251,7 +280,7 @@ impl DispatchView {
             proposed_window: plan.proposed_window.as_ref().map(|proposal| proposal.window),
             sla_deadline: plan.sla_deadline,
             sla: stored.sla.clone(),
-            site: plan.site.clone(),
+            site: plan.site.as_ref().map(SiteView::new),
             contact: plan.contact.clone(),
             checklist: plan.checklist.clone(),
             attributes: plan.attributes.clone(),
