@@ -228,11 +228,7 @@ fn principal(claims: &Map<String, Value>) -> Result<Principal, AuthError> {
         roles,
         technician,
     };
-    Ok(Principal {
-        caller,
-        device: id(claims, "device")?,
-        expires_at: Timestamp::from_millis(expires_at_ms),
-    })
+    Ok(Principal { caller, device: id(claims, "device")?, expires_at: Timestamp::from_millis(expires_at_ms) })
 }
 
 fn roles(claims: &Map<String, Value>) -> Result<Vec<Role>, AuthError> {
