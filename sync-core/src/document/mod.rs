@@ -3,12 +3,20 @@
 //! One document per dispatch, four regions: `plan` and `rulings` (server only), `facts` (a technician adds, nobody
 //! edits), `report` (everybody on the visit). The server's first change makes every object there is; a phone's change
 //! that makes another is a forgery.
+//!
+//! In reading order: `schema` (what lies where), `copy` (whole documents), `view` (reading), `edit` (writing), `chunk` and
+//! `admission` (what a phone's change may do), `ledger` (what admission remembers).
 
-use crate::domain::{
-    Answer, ChecklistItemId, DeviceId, Fact, FactId, Plan, Report, Ruling, TechnicianId, Timestamp, VisitView,
-};
+mod admission;
+mod chunk;
+mod copy;
+mod edit;
+mod ledger;
+mod schema;
+mod view;
+
+use crate::domain::{Answer, ChecklistItemId, DeviceId, Fact, TechnicianId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// An Automerge actor: 16 random bytes. Fresh per install, per database, and per restore; a reused one ends in
 /// duplicate sequence numbers for good.
@@ -160,112 +168,32 @@ pub enum DocumentError {
     CausallyOpen,
 }
 
+/// What [`VisitDoc::rebase`] made.
+#[derive(Debug, Clone)]
+pub struct Rebased {
+    /// The server's copy with the edits on top.
+    pub document: VisitDoc,
+    /// What became of each edit, in order.
+    pub edits: Vec<RebasedEdit>,
+}
+
+/// What became of an edit that was made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RebasedEdit {
+    /// It is this change now; push it.
+    Made(EncodedChange),
+    /// The server has the fact already, from another actor; nothing is left to push.
+    AlreadyThere,
+    /// It would be refused again; park it.
+    Refused(Refusal),
+}
+
 /// One visit's document, opened. About 25 kB of heap and 0.1 to 0.3 ms to open: keep few, and only while editing.
 #[derive(Debug, Clone)]
 pub struct VisitDoc {
-    // Helper: private fields
-}
-
-impl VisitDoc {
-    /// A new visit: the server's first change, which makes every object there will ever be.
-    #[must_use]
-    pub fn genesis(actor: ActorKey, plan: &Plan, now: Timestamp) -> (Self, EncodedChange) {
-        let _ = (actor, plan, now);
-        unimplemented!()
-    }
-
-    /// Opens a saved document: [`Self::save`]'s bytes, optionally followed by change chunks.
-    ///
-    /// # Errors
-    /// [`DocumentError`]; the bytes are untouched.
-    pub fn load(bytes: &[u8]) -> Result<Self, DocumentError> {
-        let _ = bytes;
-        unimplemented!()
-    }
-
-    /// The whole document, uncompressed (a batch of them is compressed together).
-    #[must_use]
-    pub fn save(&self) -> Vec<u8> {
-        unimplemented!()
-    }
-
-    /// Names the exact content.
-    #[must_use]
-    pub fn tag(&self) -> StateTag {
-        unimplemented!()
-    }
-
-    /// The plan alone.
-    #[must_use]
-    pub fn plan(&self) -> Plan {
-        unimplemented!()
-    }
-
-    /// What the fold reads.
-    #[must_use]
-    pub fn view(&self) -> VisitView {
-        unimplemented!()
-    }
-
-    /// The shared report.
-    #[must_use]
-    pub fn report(&self) -> Report {
-        unimplemented!()
-    }
-
-    /// True when the document has the change.
-    #[must_use]
-    pub fn has_change(&self, hash: &ChangeHash) -> bool {
-        let _ = hash;
-        unimplemented!()
-    }
-
-    /// The server's edit: the plan as it shall be, and new rulings, in one change. `None` when nothing differs.
-    #[must_use]
-    pub fn decide(
-        &mut self,
-        actor: ActorKey,
-        plan: &Plan,
-        rulings: &BTreeMap<FactId, Ruling>,
-        now: Timestamp,
-    ) -> Option<EncodedChange> {
-        let _ = (actor, plan, rulings, now);
-        unimplemented!()
-    }
-
-    /// A technician's edit on the phone, one change.
-    ///
-    /// # Errors
-    /// [`Refusal::TooLarge`] when the edit is over a limit, so that nothing is made that the server would refuse.
-    pub fn edit(&mut self, actor: ActorKey, edit: &Edit, now: Timestamp) -> Result<EncodedChange, Refusal> {
-        let _ = (actor, edit, now);
-        unimplemented!()
-    }
-
-    /// Authorises a phone's change operation by operation, and applies it.
-    ///
-    /// # Errors
-    /// [`Refusal`]; the document is untouched.
-    pub fn admit(&mut self, author: &Author<'_>, bytes: &[u8]) -> Result<Admission, Refusal> {
-        let _ = (author, bytes);
-        unimplemented!()
-    }
-
-    /// Applies the server's changes on the phone. Idempotent.
-    ///
-    /// # Errors
-    /// [`DocumentError::CausallyOpen`] when something is missing: fetch the whole document instead. Nothing was applied.
-    pub fn apply(&mut self, changes: &[impl AsRef<[u8]>]) -> Result<(), DocumentError> {
-        let _ = changes.len();
-        unimplemented!()
-    }
-
-    /// Merges another copy of the same visit into this one.
-    ///
-    /// # Errors
-    /// [`DocumentError`]; the document is untouched.
-    pub fn merge(&mut self, saved: &[u8]) -> Result<(), DocumentError> {
-        let _ = saved;
-        unimplemented!()
-    }
+    doc: automerge::Automerge,
+    objects: schema::Objects,
+    /// At least as many bytes as [`Self::save`] makes.
+    bytes: usize,
+    ledger: ledger::Ledger,
 }
