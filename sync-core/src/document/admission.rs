@@ -128,7 +128,11 @@ impl VisitDoc {
         }
         if writes.inserted > 0 {
             let length = self.doc.length(&self.objects.notes);
-            within("characters of notes", NOTE_CHARS_MAX, (length + writes.inserted).saturating_sub(writes.deleted.len()))?;
+            within(
+                "characters of notes",
+                NOTE_CHARS_MAX,
+                (length + writes.inserted).saturating_sub(writes.deleted.len()),
+            )?;
         }
 
         let encoded = encoded(&change).ok_or(UNAPPLICABLE)?;
@@ -264,7 +268,8 @@ impl VisitDoc {
         if !op.pred.is_empty() || waiting.facts.contains(key) || self.has_fact_key(key) {
             return Err(refused());
         }
-        let fact = read_fact(key, bytes).ok_or_else(|| Refusal::BadFact("it is no fact, or its id is not its key".into()))?;
+        let fact =
+            read_fact(key, bytes).ok_or_else(|| Refusal::BadFact("it is no fact, or its id is not its key".into()))?;
         if fact.technician != *author.technician {
             return Err(Refusal::BadFact(format!("it names technician {}", fact.technician)));
         }
@@ -277,7 +282,13 @@ impl VisitDoc {
 
     /// Text is inserted after a character that the sender has seen, or deleted where it stands. Automerge panics on a
     /// character that is not there, or that comes later than what refers to it.
-    fn authorise_note(&mut self, change: &ExpandedChange, id: &OpId, op: &Op, writes: &mut Writes) -> Result<(), Refusal> {
+    fn authorise_note(
+        &mut self,
+        change: &ExpandedChange,
+        id: &OpId,
+        op: &Op,
+        writes: &mut Writes,
+    ) -> Result<(), Refusal> {
         let refused = || forbidden(Region::Notes, op);
         let Key::Seq(element) = &op.key else { return Err(refused()) };
         match &op.action {
@@ -338,7 +349,9 @@ impl VisitDoc {
         let own = writes.registers.entry((region.name(), key.to_owned())).or_default();
         let saw = |pred: &OpId| {
             own.contains(pred)
-                || seen.iter().any(|(_, id)| matches!(id, ObjId::Id(counter, actor, _) if *counter == pred.0 && *actor == pred.1))
+                || seen
+                    .iter()
+                    .any(|(_, id)| matches!(id, ObjId::Id(counter, actor, _) if *counter == pred.0 && *actor == pred.1))
         };
         if !op.pred.iter().all(saw) {
             return Err(forbidden(region, op));

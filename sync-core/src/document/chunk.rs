@@ -138,7 +138,9 @@ pub(super) fn survey(bytes: &[u8]) -> Result<usize, Refusal> {
                     Ok(())
                 })?;
             }
-            Column::Value if value_bytes != length => return Err(Refusal::Malformed("its values do not fill their column")),
+            Column::Value if value_bytes != length => {
+                return Err(Refusal::Malformed("its values do not fill their column"));
+            }
             Column::Value => {}
             Column::PredecessorCount => {
                 let mut predecessors = 0;

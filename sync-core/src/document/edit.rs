@@ -1,9 +1,9 @@
 //! Writing: one change for each user action, with an explicit actor and time.
 
+use super::admission::validate_fact;
 use super::ledger::Hand;
 use super::schema::{PLAN_FIELDS, SUMMARY, actor_id, actor_key, plan_registers, to_cbor};
 use super::{ActorKey, DocumentError, Edit, EncodedChange, Rebased, RebasedEdit, Refusal, VisitDoc};
-use super::admission::validate_fact;
 use crate::domain::{Fact, FactId, Plan, Ruling, Timestamp};
 use crate::protocol::limits::{ANSWER_BYTES_MAX, CHANGE_BYTES_MAX, CHANGE_OPS_MAX, FACTS_MAX, NOTE_CHARS_MAX};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
@@ -27,8 +27,10 @@ impl VisitDoc {
         now: Timestamp,
     ) -> Option<EncodedChange> {
         let mut before = super::view::present(&self.doc, &self.objects.plan);
-        let after: Vec<_> =
-            plan_registers(plan).into_iter().filter(|(key, value)| before.remove(key).as_ref() != Some(value)).collect();
+        let after: Vec<_> = plan_registers(plan)
+            .into_iter()
+            .filter(|(key, value)| before.remove(key).as_ref() != Some(value))
+            .collect();
         let gone: Vec<_> = before.into_keys().filter(|key| PLAN_FIELDS.contains(&key.as_str())).collect();
         let rulings: Vec<_> = rulings
             .iter()
@@ -68,14 +70,17 @@ impl VisitDoc {
                 self.check_new_fact(fact)?;
                 let value = to_cbor(fact).ok_or_else(|| Refusal::BadFact("it cannot be encoded".into()))?;
                 within("bytes", CHANGE_BYTES_MAX / 2, value.len())?;
-                let put = |tx: &mut Transaction<'_>| tx.put(&objects.facts, fact.id.as_str(), ScalarValue::Bytes(value));
+                let put =
+                    |tx: &mut Transaction<'_>| tx.put(&objects.facts, fact.id.as_str(), ScalarValue::Bytes(value));
                 self.commit(actor, now, Hand::Phone, put).inspect(|_| self.ledger.add_facts(1))
             }
             Edit::Note { at, delete, insert } => return self.edit_note(actor, *at, *delete, insert, now),
             Edit::Answer { item, answer } => {
                 within("bytes of an answer", ANSWER_BYTES_MAX, answer.value.len())?;
                 let value = to_cbor(answer).ok_or(Refusal::Malformed("the answer cannot be encoded"))?;
-                self.commit(actor, now, Hand::Phone, |tx| tx.put(&objects.checklist, item.as_str(), ScalarValue::Bytes(value)))
+                self.commit(actor, now, Hand::Phone, |tx| {
+                    tx.put(&objects.checklist, item.as_str(), ScalarValue::Bytes(value))
+                })
             }
             Edit::Summary { text } => {
                 within("bytes of the summary", ANSWER_BYTES_MAX, text.len())?;
