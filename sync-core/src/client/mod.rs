@@ -1,1 +1,178 @@
-//! The client.
+//! The phone's WebSocket driver: a thin adapter around [`crate::session::PhoneSession`] with a socket, the phone's clock
+//! and its store; the only tokio in the crate.
+//!
+//! One task runs the life of the connection: wait (jittered backoff, or for the network), fetch a token, connect, drive the
+//! session until it ends, decide how to come back. The app sees a [`Status`] that it can observe, and [`Event`]s.
+//!
+//! **Architecture invariant:** nothing the technician did goes through this room on its way to the disk; an action is
+//! durable in the store before the client hears of it.
+
+#![allow(clippy::disallowed_methods, reason = "the driver is where clock, randomness and socket come from")]
+
+mod config;
+mod connect;
+mod drive;
+mod status;
+
+pub use config::{BoxFuture, ClientConfig, PhoneClock, SystemPhoneClock, TokenError, TokenNeed, TokenProvider};
+pub use status::{ConnectionError, Event, Phase, Status};
+
+use crate::domain::{DispatchId, Position};
+use crate::store::{ActError, Acted, NewEdit, Store, StoreError};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, broadcast, watch};
+
+/// Most events that wait for one slow observer; it learns that it missed some, and lists anew.
+const EVENTS_MAX: usize = 256;
+
+/// A phone's engine, running: the store, and the task that keeps it in step with the server. Stops when dropped.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+pub(crate) struct Shared {
+    store: Arc<Store>,
+    config: ClientConfig,
+    status: watch::Sender<Status>,
+    events: broadcast::Sender<Event>,
+    /// The outbox grew, or the app wants a connection now.
+    nudge: Notify,
+    network: watch::Sender<bool>,
+    rng: Mutex<StdRng>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("url", &self.config.url).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A generator of its own for work on another thread.
+    fn fork_rng(&self) -> StdRng {
+        StdRng::from_rng(&mut *self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs blocking store work off the async threads.
+    async fn with_store<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Store, &mut StdRng) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (store, mut rng) = (Arc::clone(&self.store), self.fork_rng());
+        match tokio::task::spawn_blocking(move || work(&store, &mut rng)).await {
+            Ok(result) => result,
+            Err(lost) => Err(StoreError::Database(format!("store work was lost: {lost}"))),
+        }
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(change);
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listening is no fault.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Client {
+    /// Starts the task on the current tokio runtime. The store must have a user bound ([`Store::bind_user`]).
+    #[must_use]
+    pub fn start(store: Arc<Store>, config: ClientConfig) -> Self {
+        let rng = config.seed.map_or_else(|| StdRng::from_rng(&mut rand::rng()), StdRng::seed_from_u64);
+        let network = config.network_at_start;
+        let shared = Arc::new(Shared {
+            store,
+            config,
+            status: watch::Sender::new(Status::default()),
+            events: broadcast::Sender::new(EVENTS_MAX),
+            nudge: Notify::new(),
+            network: watch::Sender::new(network),
+            rng: Mutex::new(rng),
+        });
+        let task = tokio::spawn(drive::run(Arc::clone(&shared)));
+        Self { shared, task }
+    }
+
+    /// The store underneath, for lists and details.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    /// Takes an action: durable on the phone before it returns, sent as soon as there is a connection.
+    ///
+    /// # Errors
+    /// [`ActError`]; nothing was stored.
+    pub async fn act(
+        &self,
+        dispatch: &DispatchId,
+        edit: NewEdit,
+        position: Option<Position>,
+    ) -> Result<Acted, ActError> {
+        let (store, mut rng) = (Arc::clone(&self.shared.store), self.shared.fork_rng());
+        let (now, id) = (self.shared.config.clock.now(), dispatch.clone());
+        let acted = tokio::task::spawn_blocking(move || store.act(&id, edit, &now, position, &mut rng))
+            .await
+            .unwrap_or_else(|lost| Err(StoreError::Database(format!("the action was lost: {lost}")).into()))?;
+        self.shared.set(|status| {
+            status.pending = acted.pending;
+            status.caught_up = false;
+        });
+        self.shared.tell(Event::VisitsChanged(vec![dispatch.clone()]));
+        self.sync_soon();
+        Ok(acted)
+    }
+
+    /// There may be something to send: sends it, or cuts a backoff short.
+    pub fn sync_soon(&self) {
+        self.shared.nudge.notify_one();
+    }
+
+    /// Tells what the operating system knows of the network: without one the client does not try, and with one again it
+    /// tries at once.
+    pub fn set_network(&self, available: bool) {
+        self.shared.network.send_replace(available);
+    }
+
+    /// Observes the status; the receiver holds the present one.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Observes events from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Waits until everything is exchanged: connected, nothing unsent but parked items, nothing unread. For ever, where
+    /// that never happens: put it under a deadline.
+    pub async fn caught_up(&self) {
+        self.sync_soon();
+        // The sender lives in `self.shared`, so waiting cannot fail.
+        let _ = self.shared.status.subscribe().wait_for(|status| status.caught_up).await;
+    }
+
+    /// Closes the connection and ends the task; the store stays open.
+    pub async fn stop(self) {
+        self.task.abort();
+        let mut task = self;
+        let _ = (&mut task.task).await;
+        task.shared.set(|status| {
+            status.phase = Phase::Stopped;
+            status.caught_up = false;
+        });
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

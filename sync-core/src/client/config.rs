@@ -1,0 +1,109 @@
+//! What an app gives the client.
+
+use crate::store::DeviceNow;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// A boxed future, so that a token provider can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How to reach the server, and what the phone provides.
+#[derive(Clone)]
+pub struct ClientConfig {
+    /// The server's base URL, `ws://` or `wss://` (or `http://`, `https://`), without a path.
+    pub url: String,
+    /// For `wss://`; the web's roots when `None`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The phone's clocks.
+    pub clock: Arc<dyn PhoneClock>,
+    /// Where tokens come from.
+    pub tokens: Arc<dyn TokenProvider>,
+    /// Seeds jitter and actors, for tests and simulations; the operating system does when `None`.
+    pub seed: Option<u64>,
+    /// False when the phone starts without a network; see [`super::Client::set_network`].
+    pub network_at_start: bool,
+}
+
+impl ClientConfig {
+    /// With the system's clock and a network.
+    #[must_use]
+    pub fn new(url: impl Into<String>, tokens: Arc<dyn TokenProvider>) -> Self {
+        Self {
+            url: url.into(),
+            tls: None,
+            clock: Arc::new(SystemPhoneClock::new()),
+            tokens,
+            seed: None,
+            network_at_start: true,
+        }
+    }
+}
+
+/// The phone's clocks.
+pub trait PhoneClock: Send + Sync {
+    /// Wall time, monotonic time and boot.
+    fn now(&self) -> DeviceNow;
+}
+
+/// The operating system's clocks; the boot is this process's start.
+#[derive(Debug)]
+pub struct SystemPhoneClock {
+    started: std::time::Instant,
+    boot: crate::domain::BootId,
+}
+
+impl SystemPhoneClock {
+    /// A clock whose boot begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        let name = format!("boot-{:016x}", rand::random::<u64>());
+        // Invariant: 5 letters and 16 hex digits make a valid id, so the fallback is never reached.
+        let boot = crate::domain::BootId::new(name).unwrap_or_else(|_| unreachable!("a valid id"));
+        Self { started: std::time::Instant::now(), boot }
+    }
+}
+
+impl Default for SystemPhoneClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PhoneClock for SystemPhoneClock {
+    fn now(&self) -> DeviceNow {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        DeviceNow {
+            wall: crate::domain::Timestamp::from_millis(i64::try_from(millis(since_epoch)).unwrap_or(i64::MAX)),
+            monotonic_ms: millis(self.started.elapsed()),
+            boot: self.boot.clone(),
+        }
+    }
+}
+
+/// Why a token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenNeed {
+    /// For a connection; a cached one will do.
+    Connect,
+    /// The server refused the last one: a cached one will not do.
+    Rejected,
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// No network, or the identity provider is away: try again later.
+    #[error("no token for now: {0}")]
+    Unavailable(String),
+    /// The technician must sign in again.
+    #[error("sign in again: {0}")]
+    SignInNeeded(String),
+}
+
+/// Where tokens come from: the app's own sign-in.
+pub trait TokenProvider: Send + Sync {
+    /// A bearer token.
+    fn token(&self, need: TokenNeed) -> BoxFuture<'_, Result<String, TokenError>>;
+}
