@@ -7,7 +7,6 @@
 //! **Architecture invariant:** nothing the technician did goes through this room on its way to the disk; an action is
 //! durable in the store before the client hears of it.
 
-#![allow(clippy::disallowed_methods, reason = "the driver is where clock, randomness and socket come from")]
 
 mod config;
 mod connect;
