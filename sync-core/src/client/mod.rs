@@ -7,7 +7,6 @@
 //! **Architecture invariant:** nothing the technician did goes through this room on its way to the disk; an action is
 //! durable in the store before the client hears of it.
 
-
 mod config;
 mod connect;
 mod drive;
