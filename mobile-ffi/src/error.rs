@@ -69,7 +69,7 @@ impl From<ActError> for PhoneError {
         match error {
             ActError::NoUser => Self::NotLoggedIn,
             ActError::NotFound(dispatch) => Self::UnknownVisit { dispatch_id: dispatch.to_string() },
-            ActError::Illegal { action, status } => {
+            ActError::Illegal { action, status, why: _ } => {
                 Self::NotPossible { action: action.to_owned(), status: status.name().to_owned() }
             }
             ActError::Refused(refusal) => Self::InvalidArgument { reason: refusal.to_string() },

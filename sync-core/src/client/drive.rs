@@ -304,8 +304,8 @@ impl Connection {
             PhoneEffect::StorePushAck { lanes: _, ack } => {
                 let sent = std::mem::take(&mut self.in_flight);
                 let (applied, state) = shared
-                    .with_store(move |store, rng| {
-                        let applied = store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), now.wall, rng)?;
+                    .with_store(move |store, _| {
+                        let applied = store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), now.wall)?;
                         Ok((applied, store.sync_state()?))
                     })
                     .await?;

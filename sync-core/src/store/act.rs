@@ -1,7 +1,14 @@
 //! The technician acts: the hot path, durable before it returns.
 
-use super::{ActError, Store};
-use crate::domain::{BootId, ChecklistItemId, DispatchId, FactId, FactKind, Position, Timestamp, VisitCard};
+use super::phone::random_hex;
+use super::{ActError, Store, StoreError, Tx};
+use crate::document::{Edit, Refusal};
+use crate::domain::fact::FACT_SCHEMA;
+use crate::domain::rules::legal::{IllegalAct, legal_next};
+use crate::domain::{
+    Answer, BootId, ChecklistItemId, DispatchId, Fact, FactId, FactKind, Position, Timestamp, VisitCard,
+};
+use crate::protocol::limits::DOCUMENT_BYTES_MAX;
 
 /// What the phone's clocks say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +72,76 @@ impl Store {
         position: Option<Position>,
         rng: &mut dyn rand::Rng,
     ) -> Result<Acted, ActError> {
-        let _ = (dispatch, edit, now, position, rng);
-        unimplemented!()
+        let result = self.write(|tx| act(tx, dispatch, edit, now, position, rng));
+        if let Err(ActError::Store(StoreError::VisitDamaged(_))) = &result {
+            self.write(|tx| tx.quarantine_visit(dispatch))?;
+        }
+        result
     }
+}
+
+fn act(
+    tx: &mut Tx<'_>,
+    dispatch: &DispatchId,
+    edit: NewEdit,
+    now: &DeviceNow,
+    position: Option<Position>,
+    rng: &mut dyn rand::Rng,
+) -> Result<Acted, ActError> {
+    let (_, technician) = tx.phone.user.clone().ok_or(ActError::NoUser)?;
+    let mut open = tx.open_visit(dispatch).map_err(|error| match error {
+        StoreError::NotFound(dispatch) => ActError::NotFound(dispatch),
+        other => ActError::Store(other),
+    })?;
+    if !open.head.held {
+        return Err(ActError::NotFound(dispatch.clone()));
+    }
+    let edit = match edit {
+        NewEdit::Fact(kind) => {
+            let state = open.state();
+            let illegal = |why| ActError::Illegal { action: kind.name(), status: state.status, why };
+            legal_next(&open.view.plan, &state, &technician, &kind).map_err(illegal)?;
+            let epoch = open.view.plan.epoch_for(&technician).ok_or_else(|| illegal(IllegalAct::NotAssigned))?;
+            tx.phone.last_seq += 1;
+            Edit::Fact {
+                fact: Fact {
+                    schema: FACT_SCHEMA,
+                    id: random_fact_id(rng)?,
+                    epoch,
+                    technician,
+                    device: tx.phone.device.clone(),
+                    seq: tx.phone.last_seq,
+                    clock: tx.phone.read_clock(now),
+                    position,
+                    kind,
+                },
+            }
+        }
+        NewEdit::Note { at, delete, insert } => Edit::Note { at, delete, insert },
+        NewEdit::Answer { item, value } => {
+            Edit::Answer { item, answer: Answer { value, by: technician, at: now.wall } }
+        }
+        NewEdit::Summary(text) => Edit::Summary { text },
+    };
+    let change = open.doc.edit(tx.phone.actor, &edit, now.wall)?;
+    open.append(&change.bytes);
+    if open.len() > DOCUMENT_BYTES_MAX {
+        return Err(Refusal::TooLarge { what: "document bytes", limit: DOCUMENT_BYTES_MAX, actual: open.len() }.into());
+    }
+    let (fact, seq) = match &edit {
+        Edit::Fact { fact } => {
+            open.view.facts.insert(fact.id.clone(), fact.clone());
+            (Some(fact.id.clone()), Some(fact.seq))
+        }
+        _ => (None, None),
+    };
+    let card = open.card(dispatch);
+    tx.store_edited(dispatch, &mut open, &card)?;
+    tx.open.keep(dispatch, open);
+    tx.enqueue(dispatch, &edit, &change, now.wall)?;
+    Ok(Acted { fact, seq, card, pending: tx.pending })
+}
+
+fn random_fact_id(rng: &mut dyn rand::Rng) -> Result<FactId, StoreError> {
+    FactId::new(format!("fact-{}", random_hex(rng))).map_err(|e| StoreError::Database(e.to_string()))
 }

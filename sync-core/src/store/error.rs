@@ -1,6 +1,7 @@
 //! What can go wrong, for the caller to act on.
 
 use crate::document::Refusal;
+use crate::domain::rules::legal::IllegalAct;
 use crate::domain::{DispatchId, VisitStatus};
 use std::path::PathBuf;
 
@@ -44,13 +45,15 @@ pub enum ActError {
     /// The phone does not hold this visit, or not any more.
     #[error("this phone does not hold {0}")]
     NotFound(DispatchId),
-    /// Not possible from the visit's status, or not for this technician.
-    #[error("{action} is not possible on a visit that is {}", .status.name())]
+    /// It makes no sense now.
+    #[error("{why}")]
     Illegal {
         /// The fact's kind.
         action: &'static str,
         /// Where the visit stands.
         status: VisitStatus,
+        /// Why not.
+        why: IllegalAct,
     },
     /// Over a limit that the server holds it to.
     #[error(transparent)]
@@ -58,4 +61,32 @@ pub enum ActError {
     /// The store's fault.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::DiskFull,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+/// Tells errors that speak against the file itself.
+pub(super) trait DamageSign {
+    fn is_file_damage(&self) -> bool;
+}
+
+impl DamageSign for StoreError {
+    fn is_file_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
+}
+
+impl DamageSign for ActError {
+    fn is_file_damage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_file_damage())
+    }
 }

@@ -12,15 +12,22 @@
 //! - Nothing here reads a clock or draws randomness; both are arguments.
 //!
 //! Rooms, in reading order: `open` (lock, set-aside, identity), `schema`, `phone` (the one row about this install),
-//! `visits` (lists and details), `act` (local edits), `outbox` and `ack` (what is unsent), `feed` (what the server sends),
-//! `rebase` (re-making refused edits), `tombstones`, `user` (who is logged in), `damage`, `checksum`, `error`.
+//! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox` and `ack`
+//! (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
+//! (who is logged in), `damage`, `checksum`, `error`.
 
 mod ack;
 mod act;
+mod checksum;
+mod damage;
 mod error;
 mod feed;
 mod open;
 mod outbox;
+mod phone;
+mod rebase;
+mod rows;
+mod schema;
 mod state;
 mod tombstones;
 mod user;
@@ -37,8 +44,108 @@ pub use tombstones::TombstoneCard;
 pub use user::{Bound, Wiped};
 pub use visits::{PendingEdit, PendingState, VisitDetail, VisitQuery};
 
+use error::DamageSign;
+use open::FileLock;
+use phone::Phone;
+use rows::OpenVisits;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Most visits that a phone holds; the server's window keeps far below it.
+pub const VISITS_MAX: u32 = 20_000;
+
 /// One phone's database, opened. Shared by reference; every method blocks on the disk, so keep it off an async thread.
 #[derive(Debug)]
 pub struct Store {
-    _private: (),
+    writer: Mutex<Writer>,
+    reader: Mutex<Connection>,
+    /// SQLite has called the file damaged: it is checked at the next opening, however it is closed.
+    suspect: AtomicBool,
+    app: String,
+    // Last, so that it is released after the connections are closed.
+    lock: FileLock,
+}
+
+/// The writing side.
+#[derive(Debug)]
+struct Writer {
+    conn: Connection,
+    /// The phone's row, as it is on disk.
+    phone: Phone,
+    /// Visits that were opened lately, as they are on disk.
+    open: OpenVisits,
+    /// Unacknowledged changes on disk.
+    pending: u32,
+}
+
+/// A write under way. What it changes in memory counts only if the transaction is committed.
+struct Tx<'a> {
+    sql: &'a Transaction<'a>,
+    phone: Phone,
+    open: &'a mut OpenVisits,
+    /// Unacknowledged changes; kept exact by who adds or removes some.
+    pending: u32,
+}
+
+impl Store {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Writer>>| {
+            // A panic in the middle of a write: the transaction was rolled back, the open visits may be ahead of it.
+            let mut writer = poisoned.into_inner();
+            writer.open.clear();
+            writer
+        })
+    }
+
+    /// The only way to write: all of `work`, durable when this returns, or nothing.
+    fn write<T, E: From<StoreError> + DamageSign>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut guard = self.writer();
+        let Writer { conn, phone, open, pending } = &mut *guard;
+        let result = transact(conn, phone, open, pending, work);
+        if let Err(error) = &result {
+            open.clear();
+            self.note_damage(error);
+        }
+        result
+    }
+
+    /// One consistent look at the database.
+    fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = reader.transaction().map_err(StoreError::from).and_then(|tx| look(&tx));
+        if let Err(error) = &result {
+            self.note_damage(error);
+        }
+        result
+    }
+
+    fn note_damage(&self, error: &impl DamageSign) {
+        if error.is_file_damage() {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn transact<T, E: From<StoreError>>(
+    conn: &mut Connection,
+    phone: &mut Phone,
+    open: &mut OpenVisits,
+    pending: &mut u32,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let sql = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+    let mut tx = Tx { sql: &sql, phone: phone.clone(), open, pending: *pending };
+    let done = work(&mut tx)?;
+    let Tx { phone: phone_after, pending: pending_after, .. } = tx;
+    if phone_after != *phone {
+        phone_after.save(&sql)?;
+    }
+    sql.commit().map_err(StoreError::from)?;
+    *phone = phone_after;
+    *pending = pending_after;
+    Ok(done)
 }

@@ -1,8 +1,18 @@
 //! Opening: the lock, what is set aside, the identity of this install.
 
-use super::{Store, StoreError};
+use super::phone::{Phone, random_hex};
+use super::rows::OpenVisits;
+use super::schema::run_migrations;
+use super::state::checkpoint;
+use super::{Store, StoreError, Tx, Writer, damage, outbox, schema};
 use crate::domain::Timestamp;
+use rusqlite::Connection;
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// How to open.
 #[derive(Debug, Clone)]
@@ -60,6 +70,23 @@ pub enum SetAsideReason {
     Corrupt(String),
 }
 
+/// What the lock file says after a clean close.
+const CLOSED: &[u8] = b"closed";
+/// What it says while the store is open, and for ever after a crash.
+const OPEN: &[u8] = b"open  ";
+/// Page cache of each connection, KiB. A day's visits and an outbox fit; a phone has better uses for more.
+const CACHE_KIB: i64 = 2 * 1024;
+/// The write-ahead log is moved into the database past this many pages (4 MiB): seldom enough not to be felt by actions.
+const CHECKPOINT_PAGES: i64 = 1_000;
+/// After a large batch the log is cut back to this.
+const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// How long a statement waits for a lock. Only a backup tool could hold one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Statements kept prepared by each connection.
+const STATEMENTS_KEPT: usize = 64;
+/// Set-aside files made within one second at most.
+const SET_ASIDE_NAMES_MAX: u32 = 10_000;
+
 impl Store {
     /// Opens the database at `path`, making it if there is none. Beside it lie `<path>.lock` and `<path>.install`; leave the
     /// latter out of backups, so that a restored copy is known for one.
@@ -67,8 +94,39 @@ impl Store {
     /// # Errors
     /// [`StoreError::AlreadyOpen`], or the disk's. A file that cannot be used is no error: it is set aside and reported.
     pub fn open(path: &Path, options: &OpenOptions, rng: &mut dyn rand::Rng) -> Result<Opened, StoreError> {
-        let _ = (path, options, rng);
-        unimplemented!()
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(file_error("making the store's folder"))?;
+        }
+        let mut lock = FileLock::take(path)?;
+        let trusted = lock.was_closed()? && log_is_empty(path);
+        lock.write(OPEN)?;
+        let mut report = OpenReport::default();
+        let found = match usable(path, trusted) {
+            Ok(conn) => conn,
+            Err(Unusable::Error(error)) => return Err(error),
+            Err(Unusable::Unfit(reason)) => {
+                report.set_aside = Some(set_aside(path, reason, options.now)?);
+                connect(path)?
+            }
+        };
+        let mut writer = found;
+        let from = schema::version(&writer)?;
+        report.created = from == 0;
+        report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
+        run_migrations(&mut writer, from, schema::VERSION)?;
+        let phone = identify(&mut writer, path, &mut report, rng)?;
+        report.rows_quarantined = damage::quarantined(&writer)?;
+        let reader = connect(path)?;
+        reader.pragma_update(None, "query_only", true)?;
+        let pending = outbox::count_pending(&writer)?;
+        let store = Store {
+            writer: Mutex::new(Writer { conn: writer, phone, open: OpenVisits::default(), pending }),
+            reader: Mutex::new(reader),
+            suspect: AtomicBool::new(false),
+            app: options.app.clone(),
+            lock,
+        };
+        Ok(Opened { store, report })
     }
 
     /// Writes everything into the database file and closes it. Dropping the store is safe as well, and costs the next
@@ -77,6 +135,259 @@ impl Store {
     /// # Errors
     /// The disk's; what was acknowledged is safe in the write-ahead log.
     pub fn close(self) -> Result<(), StoreError> {
-        unimplemented!()
+        let Self { writer, reader, suspect, app: _, mut lock } = self;
+        let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner).conn;
+        reader.close().map_err(|(_, error)| error)?;
+        checkpoint(&writer)?;
+        writer.close().map_err(|(_, error)| error)?;
+        if !suspect.into_inner() {
+            lock.write(CLOSED)?;
+        }
+        Ok(())
+    }
+}
+
+/// The lock beside the database, held while the store is open.
+#[derive(Debug)]
+pub(super) struct FileLock(File);
+
+impl FileLock {
+    fn take(database: &Path) -> Result<Self, StoreError> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(beside(database, ".lock"))
+            .map_err(file_error("opening the store's lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyOpen(database.to_path_buf())),
+            Err(TryLockError::Error(error)) => Err(file_error("locking the store")(error)),
+        }
+    }
+
+    fn was_closed(&mut self) -> Result<bool, StoreError> {
+        let mut text = Vec::new();
+        let file = &mut self.0;
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.take(64).read_to_end(&mut text))
+            .map_err(file_error("reading the store's lock"))?;
+        Ok(text == CLOSED)
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
+        let file = &mut self.0;
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.write_all(text))
+            .and_then(|()| file.sync_data())
+            .map_err(file_error("writing the store's lock"))
+    }
+}
+
+/// Why a file is not taken into use.
+enum Unusable {
+    /// It is to be set aside.
+    Unfit(SetAsideReason),
+    /// It may be fine: the disk, or something else, stands in the way.
+    Error(StoreError),
+}
+
+impl From<StoreError> for Unusable {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(text) => Self::Unfit(SetAsideReason::Corrupt(text)),
+            other => Self::Error(other),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Unusable {
+    fn from(error: rusqlite::Error) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+/// Opens what is there and looks whether it can be used; a file that was not closed properly is read through.
+fn usable(path: &Path, trusted: bool) -> Result<Connection, Unusable> {
+    let unfit = |text: &str| Unusable::Unfit(SetAsideReason::Corrupt(text.into()));
+    let length = length(path).map_err(file_error("looking at the store"))?;
+    if length == 0 && !log_is_empty(path) {
+        // SQLite would throw the log away, and with it what was acknowledged.
+        return Err(unfit("the database is empty or missing, and its log is not"));
+    }
+    if length > 0 {
+        check_header(path, length)?;
+    }
+    let conn = connect(path)?;
+    let found = schema::version(&conn)?;
+    if found > schema::VERSION {
+        return Err(Unusable::Unfit(SetAsideReason::Newer { found, known: schema::VERSION }));
+    }
+    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if (found > 0 && application != schema::APPLICATION_ID) || (found == 0 && tables > 0) {
+        return Err(unfit("it is another program's database"));
+    }
+    if found > 0 && !trusted {
+        let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(unfit(&verdict));
+        }
+    }
+    Ok(conn)
+}
+
+/// The header's own words against the file: SQLite reads some truncated files without complaint until it is too late.
+fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
+    let unfit = |text: &str| Unusable::Unfit(SetAsideReason::Corrupt(text.into()));
+    let mut header = [0; 100];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return Err(unfit("the file ends within its header"));
+        }
+        Err(error) => return Err(Unusable::Error(file_error("reading the store's header")(error))),
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(unfit("the file is not a database"));
+    }
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        bytes => u64::from(bytes),
+    };
+    if page_bytes < 512 || !page_bytes.is_power_of_two() {
+        return Err(unfit("the header names no page size"));
+    }
+    // The log may hold pages past the file's end, so a short file is proof of a loss only without one.
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
+    if log_is_empty(path) && length < pages * page_bytes {
+        return Err(unfit("the file is shorter than its header says"));
+    }
+    Ok(())
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    conn.pragma_update(None, "cell_size_check", true)?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Database(format!("the disk does not carry a write-ahead log, only {mode}")));
+    }
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    // A page that is read through a map and fails kills the process; read through a call it is an error.
+    conn.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
+    conn.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+    conn.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_MAX, |_| Ok(()))?;
+    // What is deleted is overwritten where that costs no extra write.
+    conn.pragma_update_and_check(None, "secure_delete", "FAST", |_| Ok(()))?;
+    Ok(conn)
+}
+
+/// Renames the database and its companions. The database goes first: a crash in between leaves a log without a database,
+/// which is set aside too, and never a database that has silently lost its log.
+fn set_aside(path: &Path, reason: SetAsideReason, now: Timestamp) -> Result<SetAside, StoreError> {
+    let stamp: String = now.to_string().chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let taken = |to: &Path| ["", "-wal", "-shm"].iter().any(|suffix| beside(to, suffix).exists());
+    let to = (1..=SET_ASIDE_NAMES_MAX)
+        .map(|n| beside(path, &format!(".set-aside-{stamp}-{n}")))
+        .find(|to| !taken(to))
+        .ok_or_else(|| StoreError::Database("no name is free for the file to be set aside".into()))?;
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::rename(beside(path, suffix), beside(&to, suffix)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error("setting a database aside")(error)),
+        }
+    }
+    Ok(SetAside { path: to, reason })
+}
+
+/// Reads who this install is, and finds out whether the file is a copy: the marker beside it must be the one that the
+/// database remembers, in the same inode.
+fn identify(
+    conn: &mut Connection,
+    path: &Path,
+    report: &mut OpenReport,
+    rng: &mut dyn rand::Rng,
+) -> Result<Phone, StoreError> {
+    let marker = beside(path, ".install");
+    let stored = Phone::load(conn)?;
+    if let Some(phone) = &stored
+        && std::fs::read_to_string(&marker).is_ok_and(|text| text == phone.install)
+        && inode(&marker) == phone.marker_inode
+    {
+        return Ok(phone.clone());
+    }
+    report.restored = !report.created;
+    let mut phone = match stored {
+        Some(mut phone) => {
+            phone.renew(rng)?;
+            phone.install = random_hex(rng);
+            phone
+        }
+        None => Phone::new(rng)?,
+    };
+    // The marker first: a crash before the row is written leaves a mismatch, and this is done again.
+    let fresh = beside(path, ".install-new");
+    std::fs::write(&fresh, &phone.install)
+        .and_then(|()| File::open(&fresh)?.sync_all())
+        .and_then(|()| std::fs::rename(&fresh, &marker))
+        .map_err(file_error("writing the install marker"))?;
+    phone.marker_inode = inode(&marker);
+    phone.start_over();
+    let sql = conn.transaction()?;
+    let mut open = OpenVisits::default();
+    let mut tx = Tx { sql: &sql, phone, open: &mut open, pending: 0 };
+    tx.rebase_lanes_if_copied()?;
+    tx.sql.execute("DELETE FROM sealed_identities", [])?;
+    tx.recompute_digest()?;
+    let phone = tx.phone;
+    phone.save(&sql)?;
+    sql.commit()?;
+    Ok(phone)
+}
+
+#[cfg(unix)]
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).ok().map(|data| data.ino())
+}
+
+#[cfg(not(unix))]
+fn inode(_: &Path) -> Option<u64> {
+    None
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn length(path: &Path) -> std::io::Result<u64> {
+    match std::fs::metadata(path) {
+        Ok(data) => Ok(data.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn log_is_empty(path: &Path) -> bool {
+    length(&beside(path, "-wal")).is_ok_and(|bytes| bytes == 0)
+}
+
+fn file_error(what: &'static str) -> impl Fn(std::io::Error) -> StoreError {
+    move |source| match source.kind() {
+        std::io::ErrorKind::StorageFull => StoreError::DiskFull,
+        _ => StoreError::File { what, source },
     }
 }

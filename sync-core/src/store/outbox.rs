@@ -1,9 +1,14 @@
 //! What the office does not know yet.
 
-use super::{Store, StoreError};
-use crate::document::Edit;
+use super::checksum::sum;
+use super::phone::{Phone, random_actor};
+use super::{Store, StoreError, Tx};
+use crate::document::{ChangeHash, Edit, EncodedChange};
 use crate::domain::{DispatchId, Timestamp};
 use crate::protocol::{OutboxMark, PushLane, limits};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde_bytes::ByteBuf;
+use std::collections::HashMap;
 
 /// Bounds of one push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +62,35 @@ pub struct ParkedItem {
     pub message: String,
 }
 
+// `outbox.state`: 0 waits to be sent; 1 is durable on the server, and kept for a while in case the server comes back from
+// an older copy; 2 was refused.
+pub(super) const ACKNOWLEDGED: i64 = 1;
+pub(super) const PARKED: i64 = 2;
+
+/// One row of the outbox.
+#[derive(Debug, Clone)]
+pub(super) struct OutboxRow {
+    pub(super) id: i64,
+    pub(super) state: i64,
+    pub(super) hash: ChangeHash,
+    pub(super) made_at: Timestamp,
+    pub(super) edit: Edit,
+    pub(super) change: Vec<u8>,
+    pub(super) error: Option<(String, String)>,
+}
+
+/// Columns of [`read_row`], in its order.
+const COLUMNS: &str = "id, dispatch_id, state, hash, actor, made_at_ms, edit, change, sum, error_code, error_message";
+
 impl Store {
     /// The next push: queued changes in order, without the lanes that are parked or wait for the server's copy.
+    ///
+    /// Lanes that the server asked to retry come last, so that one in trouble holds up nobody.
     ///
     /// # Errors
     /// The database's.
     pub fn outbox_page(&self, limits: &PageLimits) -> Result<OutboxPage, StoreError> {
-        let _ = limits;
-        unimplemented!()
+        self.reading_rows(|conn, bad| page(conn, limits, bad))
     }
 
     /// What is unsent, as announced to the server.
@@ -72,7 +98,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn outbox_mark(&self) -> Result<OutboxMark, StoreError> {
-        unimplemented!()
+        self.read(mark)
     }
 
     /// Everything that was refused and waits for a person, oldest first.
@@ -80,15 +106,381 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn parked(&self) -> Result<Vec<ParkedItem>, StoreError> {
-        unimplemented!()
+        self.reading_rows(|conn, bad| {
+            let sql = format!("SELECT {COLUMNS} FROM outbox WHERE state = 2 ORDER BY id");
+            let mut statement = conn.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            let mut parked = Vec::new();
+            while let Some(row) = rows.next()? {
+                match read_row(row)? {
+                    Ok((dispatch, row)) => {
+                        let (code, message) = row.error.unwrap_or_default();
+                        parked.push(ParkedItem { dispatch, edit: row.edit, made_at: row.made_at, code, message });
+                    }
+                    Err(id) => bad.push(id),
+                }
+            }
+            Ok(parked)
+        })
     }
 
     /// Queues a visit's parked changes again. Answers how many.
     ///
+    /// A change that was refused by itself is no part of the document any more: it is made again, after those that wait.
+    ///
     /// # Errors
     /// The database's.
     pub fn retry_parked(&self, dispatch: &DispatchId, rng: &mut dyn rand::Rng) -> Result<u32, StoreError> {
-        let _ = (dispatch, rng);
-        unimplemented!()
+        self.write(|tx| retry_parked(tx, dispatch, rng))
     }
+
+    /// Reads outbox rows; those whose checksum is wrong are kept aside first, and the reading begins anew without them.
+    pub(super) fn reading_rows<T>(
+        &self,
+        look: impl Fn(&Connection, &mut Vec<i64>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        loop {
+            let mut bad = Vec::new();
+            let seen = self.read(|conn| look(conn, &mut bad))?;
+            if bad.is_empty() {
+                return Ok(seen);
+            }
+            // Each turn removes at least one row, so this ends.
+            self.write(|tx| bad.iter().try_for_each(|id| tx.quarantine_outbox(*id)))?;
+        }
+    }
+}
+
+fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<OutboxPage, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS}, l.attempts FROM outbox LEFT JOIN lanes l USING (dispatch_id) \
+         WHERE state = 0 AND coalesce(l.parked, 0) = 0 AND coalesce(l.rebase, 0) = 0 \
+         ORDER BY coalesce(l.attempts, 0), id LIMIT ?1"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([i64::try_from(limits.changes).unwrap_or(i64::MAX).saturating_add(1)])?;
+    let mut page = OutboxPage { mark: mark(conn)?, ..OutboxPage::default() };
+    let mut place: HashMap<DispatchId, usize> = HashMap::new();
+    let (mut changes, mut bytes) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let (dispatch, row) = match read_row(row)? {
+            Ok(read) => read,
+            Err(id) => {
+                bad.push(id);
+                continue;
+            }
+        };
+        let lane = place.get(&dispatch).copied();
+        let full = changes >= limits.changes
+            || (changes > 0 && bytes + row.change.len() > limits.bytes)
+            || (lane.is_none() && page.lanes.len() >= limits.lanes);
+        if full {
+            page.more = true;
+            break;
+        }
+        changes += 1;
+        bytes += row.change.len();
+        let lane = lane.unwrap_or_else(|| {
+            place.insert(dispatch.clone(), page.lanes.len());
+            page.lanes.push(SentLane { lane: PushLane { dispatch, changes: Vec::new() }, rows: Vec::new() });
+            page.lanes.len() - 1
+        });
+        if let Some(lane) = page.lanes.get_mut(lane) {
+            lane.lane.changes.push(ByteBuf::from(row.change));
+            lane.rows.push(row.id);
+        }
+    }
+    Ok(page)
+}
+
+/// What is unsent.
+pub(super) fn mark(conn: &Connection) -> Result<OutboxMark, StoreError> {
+    let high_water = Phone::load(conn)?.map_or(0, |phone| phone.last_seq);
+    let (pending, oldest): (i64, Option<i64>) = conn
+        .prepare_cached("SELECT count(*), min(made_at_ms) FROM outbox WHERE state <> 1")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(OutboxMark {
+        high_water,
+        pending: u32::try_from(pending).unwrap_or(u32::MAX),
+        oldest: oldest.map(Timestamp::from_millis),
+    })
+}
+
+fn retry_parked(tx: &mut Tx<'_>, dispatch: &DispatchId, rng: &mut dyn rand::Rng) -> Result<u32, StoreError> {
+    let rows = tx.lane_rows(dispatch)?;
+    let parked: Vec<_> = rows.iter().filter(|row| row.state == PARKED).collect();
+    tx.sql
+        .prepare_cached("UPDATE lanes SET parked = 0, attempts = 0 WHERE dispatch_id = ?1")?
+        .execute([dispatch.as_str()])?;
+    let mut open = match tx.open_visit(dispatch) {
+        Ok(open) => Some(open),
+        // No document to make them again in: they go as they are.
+        Err(StoreError::NotFound(_) | StoreError::VisitDamaged(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let mut remade = false;
+    for row in &parked {
+        match open.as_mut().filter(|open| !open.doc.has_change(&row.hash)) {
+            None => tx.requeue(row.id)?,
+            Some(open) => {
+                if !remade {
+                    tx.phone.actor = random_actor(rng);
+                }
+                remade = true;
+                match open.doc.edit(tx.phone.actor, &row.edit, row.made_at) {
+                    Ok(change) => {
+                        open.append(&change.bytes);
+                        tx.drop_row(row.id)?;
+                        tx.enqueue(dispatch, &row.edit, &change, row.made_at)?;
+                    }
+                    Err(refusal) => tx.park(row.id, refusal.code(), &refusal.to_string())?,
+                }
+            }
+        }
+    }
+    if let Some(mut open) = open {
+        if remade {
+            open.view = open.doc.view();
+            let card = open.card(dispatch);
+            tx.store_edited(dispatch, &mut open, &card)?;
+        }
+        tx.open.keep(dispatch, open);
+    }
+    Ok(u32::try_from(parked.len()).unwrap_or(u32::MAX))
+}
+
+impl Tx<'_> {
+    /// Queues a change at the end of the outbox.
+    pub(super) fn enqueue(
+        &mut self,
+        dispatch: &DispatchId,
+        edit: &Edit,
+        change: &EncodedChange,
+        made_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let body = minicbor_serde::to_vec(edit).map_err(|e| StoreError::Database(e.to_string()))?;
+        let fact = match edit {
+            Edit::Fact { fact } => Some(fact.id.as_str()),
+            Edit::Note { .. } | Edit::Answer { .. } | Edit::Summary { .. } => None,
+        };
+        let made_at = made_at.millis();
+        self.sql
+            .prepare_cached(
+                "INSERT INTO outbox (dispatch_id, state, hash, actor, made_at_ms, fact_id, edit, change, sum) \
+                 VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                dispatch.as_str(),
+                change.hash.0,
+                change.actor.0,
+                made_at,
+                fact,
+                body,
+                change.bytes,
+                row_sum(dispatch.as_str(), &change.hash.0, &change.actor.0, made_at, &body, &change.bytes),
+            ])?;
+        self.pending = self.pending.saturating_add(1);
+        Ok(())
+    }
+
+    /// A visit's unacknowledged changes, oldest first. Rows whose checksum is wrong are kept aside.
+    pub(super) fn lane_rows(&mut self, dispatch: &DispatchId) -> Result<Vec<OutboxRow>, StoreError> {
+        let mut bad = Vec::new();
+        let good = unsent_rows(self.sql, dispatch, &mut bad)?;
+        for id in bad {
+            self.quarantine_outbox(id)?;
+        }
+        Ok(good)
+    }
+
+    /// The server has it. Answers how many rows that was news for.
+    pub(super) fn acknowledge(&mut self, id: i64, now: Timestamp) -> Result<u32, StoreError> {
+        let changed = self
+            .sql
+            .prepare_cached(
+                "UPDATE outbox SET state = 1, acknowledged_at_ms = ?2, error_code = NULL, error_message = NULL \
+                 WHERE id = ?1 AND state <> 1",
+            )?
+            .execute((id, now.millis()))?;
+        let changed = u32::try_from(changed).unwrap_or(u32::MAX);
+        self.pending = self.pending.saturating_sub(changed);
+        Ok(changed)
+    }
+
+    pub(super) fn park(&mut self, id: i64, code: &str, message: &str) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "UPDATE outbox SET state = 2, error_code = ?2, error_message = ?3 WHERE id = ?1 AND state <> 1",
+            )?
+            .execute((id, code, message))?;
+        Ok(())
+    }
+
+    /// Parks what a lane has queued. Answers how many.
+    pub(super) fn park_lane(&mut self, dispatch: &DispatchId, code: &str, message: &str) -> Result<u32, StoreError> {
+        let parked = self
+            .sql
+            .prepare_cached(
+                "UPDATE outbox SET state = 2, error_code = ?2, error_message = ?3 WHERE dispatch_id = ?1 AND state = 0",
+            )?
+            .execute((dispatch.as_str(), code, message))?;
+        self.sql
+            .prepare_cached(
+                "INSERT INTO lanes (dispatch_id, parked) VALUES (?1, 1) \
+                 ON CONFLICT (dispatch_id) DO UPDATE SET parked = 1, rebase = 0, needs_fetch = 0",
+            )?
+            .execute([dispatch.as_str()])?;
+        Ok(u32::try_from(parked).unwrap_or(u32::MAX))
+    }
+
+    fn requeue(&mut self, id: i64) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached("UPDATE outbox SET state = 0, error_code = NULL, error_message = NULL WHERE id = ?1")?
+            .execute([id])?;
+        Ok(())
+    }
+
+    /// Removes a row whose edit was made again. An acknowledgement of the former change finds nothing then, so it cannot be
+    /// taken for one of the new change.
+    pub(super) fn drop_row(&mut self, id: i64) -> Result<(), StoreError> {
+        let dropped = self.sql.prepare_cached("DELETE FROM outbox WHERE id = ?1 AND state <> 1")?.execute([id])?;
+        self.pending = self.pending.saturating_sub(u32::try_from(dropped).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    /// Queues acknowledged changes again: of one visit, or of all. Answers how many.
+    pub(super) fn requeue_receipts(&mut self, dispatch: Option<&DispatchId>) -> Result<u32, StoreError> {
+        const AGAIN: &str = "UPDATE outbox SET state = 0, acknowledged_at_ms = NULL WHERE state = 1";
+        let queued = match dispatch {
+            Some(dispatch) => {
+                self.sql.prepare_cached(&format!("{AGAIN} AND dispatch_id = ?1"))?.execute([dispatch.as_str()])?
+            }
+            None => self.sql.prepare_cached(AGAIN)?.execute([])?,
+        };
+        let queued = u32::try_from(queued).unwrap_or(u32::MAX);
+        self.pending = self.pending.saturating_add(queued);
+        Ok(queued)
+    }
+
+    pub(super) fn recount_pending(&mut self) -> Result<(), StoreError> {
+        self.pending = count_pending(self.sql)?;
+        Ok(())
+    }
+
+    /// The visit's document is to be fetched whole.
+    pub(super) fn need_fetch(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO lanes (dispatch_id, needs_fetch) VALUES (?1, 1) \
+                 ON CONFLICT (dispatch_id) DO UPDATE SET needs_fetch = 1",
+            )?
+            .execute([dispatch.as_str()])?;
+        Ok(())
+    }
+
+    /// The visit's edits are to be made again on the server's copy, which is to be fetched.
+    pub(super) fn need_rebase(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO lanes (dispatch_id, needs_fetch, rebase) VALUES (?1, 1, 1) \
+                 ON CONFLICT (dispatch_id) DO UPDATE SET needs_fetch = 1, rebase = 1",
+            )?
+            .execute([dispatch.as_str()])?;
+        Ok(())
+    }
+
+    /// Every lane with queued changes waits for the server's copy, if there is one: it may lack what they build on.
+    pub(super) fn rebase_lanes_if_copied(&mut self) -> Result<(), StoreError> {
+        self.sql.execute(
+            "INSERT INTO lanes (dispatch_id, rebase) SELECT DISTINCT dispatch_id, 2 FROM outbox WHERE state = 0 \
+             ON CONFLICT (dispatch_id) DO UPDATE SET rebase = max(rebase, 2), resent = 0",
+            [],
+        )?;
+        Ok(())
+    }
+
+    /// What the lane waits for: see `lanes.rebase`.
+    pub(super) fn rebase_mode(&self, dispatch: &DispatchId) -> Result<i64, StoreError> {
+        Ok(self
+            .sql
+            .prepare_cached("SELECT rebase FROM lanes WHERE dispatch_id = ?1")?
+            .query_row([dispatch.as_str()], |row| row.get(0))
+            .optional()?
+            .unwrap_or(0))
+    }
+
+    /// The server's copy has come.
+    pub(super) fn fetched(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached("UPDATE lanes SET needs_fetch = 0, rebase = 0, resent = 0 WHERE dispatch_id = ?1")?
+            .execute([dispatch.as_str()])?;
+        Ok(())
+    }
+}
+
+/// A visit's unacknowledged changes, oldest first, and the rows whose checksum is wrong.
+pub(super) fn unsent_rows(
+    conn: &Connection,
+    dispatch: &DispatchId,
+    bad: &mut Vec<i64>,
+) -> Result<Vec<OutboxRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM outbox WHERE dispatch_id = ?1 AND state <> 1 ORDER BY id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([dispatch.as_str()])?;
+    let mut good = Vec::new();
+    while let Some(row) = rows.next()? {
+        match read_row(row)? {
+            Ok((_, row)) => good.push(row),
+            Err(id) => bad.push(id),
+        }
+    }
+    Ok(good)
+}
+
+/// Unacknowledged changes, parked ones included.
+pub(super) fn count_pending(conn: &Connection) -> Result<u32, StoreError> {
+    let count: i64 =
+        conn.prepare_cached("SELECT count(*) FROM outbox WHERE state <> 1")?.query_row([], |row| row.get(0))?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Visits to be fetched whole.
+pub(super) fn needs_fetch(conn: &Connection) -> Result<Vec<DispatchId>, StoreError> {
+    let mut statement =
+        conn.prepare_cached("SELECT dispatch_id FROM lanes WHERE needs_fetch = 1 ORDER BY dispatch_id")?;
+    let ids = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok(ids.into_iter().filter_map(|id| DispatchId::new(id).ok()).collect())
+}
+
+/// Reads a row of [`COLUMNS`]; the inner error is the id of a row whose checksum is wrong.
+fn read_row(row: &Row<'_>) -> Result<Result<(DispatchId, OutboxRow), i64>, StoreError> {
+    let id: i64 = row.get(0)?;
+    let (dispatch, hash, actor): (String, Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(3)?, row.get(4)?);
+    let made_at_ms: i64 = row.get(5)?;
+    let (edit, change, sum): (Vec<u8>, Vec<u8>, Vec<u8>) = (row.get(6)?, row.get(7)?, row.get(8)?);
+    if row_sum(&dispatch, &hash, &actor, made_at_ms, &edit, &change) != *sum {
+        return Ok(Err(id));
+    }
+    let read = (|| {
+        Some((
+            DispatchId::new(dispatch).ok()?,
+            OutboxRow {
+                id,
+                state: row.get(2).ok()?,
+                hash: ChangeHash(hash.try_into().ok()?),
+                made_at: Timestamp::from_millis(made_at_ms),
+                edit: minicbor_serde::from_slice(&edit).ok()?,
+                change,
+                error: row.get::<_, Option<String>>(9).ok()?.map(|code| {
+                    let message = row.get::<_, Option<String>>(10).ok().flatten();
+                    (code, message.unwrap_or_default())
+                }),
+            },
+        ))
+    })();
+    Ok(read.ok_or(id))
+}
+
+fn row_sum(dispatch: &str, hash: &[u8], actor: &[u8], made_at_ms: i64, edit: &[u8], change: &[u8]) -> [u8; 8] {
+    sum(&[dispatch.as_bytes(), hash, actor, &made_at_ms.to_be_bytes(), edit, change])
 }

@@ -1,9 +1,13 @@
 //! What a session needs to know, and to have remembered.
 
+use super::outbox::{mark, needs_fetch};
+use super::phone::MeasuredOffset;
 use super::{DeviceNow, Store, StoreError};
 use crate::document::ActorKey;
 use crate::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Timestamp};
+use crate::protocol::limits::ACKNOWLEDGED_KEPT_MS;
 use crate::protocol::{Cursor, Digest, Generation, OutboxMark};
+use rusqlite::Connection;
 
 /// Where this phone stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,16 +62,54 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn sync_state(&self) -> Result<SyncState, StoreError> {
-        unimplemented!()
+        let phone = self.writer().phone.clone();
+        self.read(|conn| {
+            let parked: i64 =
+                conn.prepare_cached("SELECT count(*) FROM outbox WHERE state = 2")?.query_row([], |row| row.get(0))?;
+            Ok(SyncState {
+                outbox: mark(conn)?,
+                parked: u32::try_from(parked).unwrap_or(u32::MAX),
+                needs_fetch: needs_fetch(conn)?,
+                device: phone.device,
+                actor: phone.actor,
+                app: self.app.clone(),
+                user: phone.user,
+                generation: phone.generation,
+                cursor: phone.cursor,
+                digest: phone.digest,
+                last_sync: phone.last_sync,
+            })
+        })
     }
 
     /// Compares the greeting with what is known; to be called on every `Welcome`, before anything is applied.
     ///
+    /// A server that went back in time may lack what this phone's changes build on. So everything is fetched anew, what the
+    /// server is known to have had is queued again, and each lane waits for the server's copy: what is in there is
+    /// acknowledged, the rest is made again on it.
+    ///
     /// # Errors
     /// The database's.
     pub fn server_identity(&self, generation: Generation, head: Cursor) -> Result<IdentityCheck, StoreError> {
-        let _ = (generation, head);
-        unimplemented!()
+        self.write(|tx| {
+            let mut check = IdentityCheck::default();
+            // A full answer of the former connection will not be finished.
+            tx.phone.run_open = false;
+            check.changed = tx.phone.generation.is_some_and(|known| known != generation) || head < tx.phone.cursor;
+            if check.changed {
+                check.requeued = tx.requeue_receipts(None)?;
+                tx.rebase_lanes_if_copied()?;
+                tx.phone.start_over();
+            }
+            tx.phone.generation = Some(generation);
+            if head == Cursor(0) {
+                // There is nothing to fetch.
+                tx.phone.resync = false;
+                tx.free_waiting_lanes()?;
+            }
+            check.cursor = tx.phone.cursor;
+            Ok(check)
+        })
     }
 
     /// Remembers a measured clock offset: `offset_ms` is server minus phone, `uncertainty_ms` the half-width around it.
@@ -75,8 +117,16 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn set_clock_offset(&self, offset_ms: i64, uncertainty_ms: u32, now: &DeviceNow) -> Result<(), StoreError> {
-        let _ = (offset_ms, uncertainty_ms, now);
-        unimplemented!()
+        self.write(|tx| {
+            tx.phone.clock = Some(MeasuredOffset {
+                offset_ms,
+                uncertainty_ms,
+                wall: now.wall,
+                monotonic_ms: now.monotonic_ms,
+                boot: now.boot.clone(),
+            });
+            Ok(())
+        })
     }
 
     /// The phone has everything, as of `now`.
@@ -84,8 +134,10 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn note_synced(&self, now: Timestamp) -> Result<(), StoreError> {
-        let _ = now;
-        unimplemented!()
+        self.write(|tx| {
+            tx.phone.last_sync = Some(now);
+            Ok(())
+        })
     }
 
     /// Removes acknowledged changes and tombstones past their time.
@@ -93,8 +145,13 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn prune(&self, now: Timestamp) -> Result<Pruned, StoreError> {
-        let _ = now;
-        unimplemented!()
+        self.write(|tx| {
+            let receipts = tx.sql.execute(
+                "DELETE FROM outbox WHERE state = 1 AND acknowledged_at_ms < ?1",
+                [now.plus_millis(-ACKNOWLEDGED_KEPT_MS).millis()],
+            )?;
+            Ok(Pruned { receipts: u32::try_from(receipts).unwrap_or(u32::MAX), tombstones: tx.prune_tombstones(now)? })
+        })
     }
 
     /// Moves the write-ahead log into the database file, as when the app goes to the background.
@@ -102,6 +159,11 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        Ok(checkpoint(&self.writer().conn)?)
     }
+}
+
+/// As much as readers let it; the rest is done later.
+pub(super) fn checkpoint(conn: &Connection) -> rusqlite::Result<()> {
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }

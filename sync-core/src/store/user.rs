@@ -1,7 +1,12 @@
 //! Who is logged in (rule 10): a store belongs to one technician at a time, and keeps everybody's unsent work.
 
-use super::{Store, StoreError};
+use super::checksum::sum;
+use super::phone::Phone;
+use super::state::checkpoint;
+use super::{Store, StoreError, Tx};
 use crate::domain::{TechnicianId, TenantId};
+use crate::protocol::Digest;
+use rusqlite::OptionalExtension as _;
 
 /// What logging in changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,8 +28,13 @@ pub struct Wiped {
     pub sealed: u32,
 }
 
+/// The columns that an outbox row keeps while it is sealed.
+const SEALED_COLUMNS: &str = "dispatch_id, state, hash, actor, made_at_ms, fact_id, acknowledged_at_ms, error_code, \
+     error_message, edit, change, sum";
+
 impl Store {
-    /// Logs a technician in. Another one than before: the former one's outbox is sealed, never erased.
+    /// Logs a technician in. Another one than before: the former one's outbox is sealed, never erased, and this one's is
+    /// unsealed. Each technician has a device id of their own, because to the server a device is one technician's.
     ///
     /// # Errors
     /// The database's.
@@ -34,25 +44,145 @@ impl Store {
         technician: &TechnicianId,
         rng: &mut dyn rand::Rng,
     ) -> Result<Bound, StoreError> {
-        let _ = (tenant, technician, rng);
-        unimplemented!()
+        let user = (tenant.clone(), technician.clone());
+        if self.writer().phone.user.as_ref() == Some(&user) {
+            return Ok(Bound::default());
+        }
+        self.write(|tx| {
+            let mut bound = Bound { changed: true, ..Bound::default() };
+            if tx.phone.user.is_some() {
+                bound.sealed = tx.seal(true)?;
+                tx.clear_visits()?;
+                tx.phone.renew(rng)?;
+            }
+            if let Some(identity) = tx.sealed_identity(&user)? {
+                tx.phone.device = identity.device;
+                tx.phone.last_seq = identity.last_seq;
+            }
+            tx.phone.last_sync = None;
+            tx.phone.start_over();
+            bound.unsealed = tx.unseal(&user)?;
+            tx.phone.user = Some(user);
+            Ok(bound)
+        })
     }
 
-    /// Sealed changes of every user: whose, and how many.
+    /// Sealed changes of every user that the server has not acknowledged: whose, and how many.
     ///
     /// # Errors
     /// The database's.
     pub fn sealed(&self) -> Result<Vec<(TenantId, TechnicianId, u32)>, StoreError> {
-        unimplemented!()
+        self.read(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT tenant_id, technician_id, count(*) FROM sealed_outbox WHERE state <> 1 \
+                 GROUP BY tenant_id, technician_id ORDER BY tenant_id, technician_id",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut sealed = Vec::new();
+            while let Some(row) = rows.next()? {
+                if let (Ok(tenant), Ok(technician)) =
+                    (TenantId::new(row.get::<_, String>(0)?), TechnicianId::new(row.get::<_, String>(1)?))
+                {
+                    sealed.push((tenant, technician, u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX)));
+                }
+            }
+            Ok(sealed)
+        })
     }
 
     /// The device was revoked: seals the outbox, removes visits, documents and cards, overwrites their pages, and logs the
-    /// technician out.
+    /// technician out. The device id is not used again.
     ///
     /// # Errors
     /// The database's.
     pub fn wipe_after_revocation(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
-        let _ = rng;
-        unimplemented!()
+        self.writer().conn.pragma_update(None, "secure_delete", true)?;
+        let wiped = self.write(|tx| {
+            let sealed = if tx.phone.user.is_some() { tx.seal(false)? } else { 0 };
+            let visits = tx.clear_visits()?;
+            // Copies of documents; the work on them lies in the outbox.
+            tx.sql.execute("UPDATE damaged SET card = NULL, document = NULL", [])?;
+            tx.phone.user = None;
+            tx.phone.last_sync = None;
+            tx.phone.renew(rng)?;
+            tx.phone.start_over();
+            Ok::<_, StoreError>(Wiped { visits, sealed })
+        });
+        let writer = self.writer();
+        writer.conn.pragma_update(None, "secure_delete", "FAST")?;
+        let wiped = wiped?;
+        // The file is rewritten without the pages that were freed, and the log that still has them is cut.
+        writer.conn.execute_batch("VACUUM")?;
+        checkpoint(&writer.conn)?;
+        Ok(wiped)
+    }
+}
+
+impl Tx<'_> {
+    /// Moves the outbox aside under its user's name, receipts included. Answers how many were not acknowledged.
+    fn seal(&mut self, keep_identity: bool) -> Result<u32, StoreError> {
+        let Some((tenant, technician)) = self.phone.user.clone() else { return Ok(0) };
+        self.sql.execute(
+            &format!(
+                "INSERT INTO sealed_outbox (tenant_id, technician_id, {SEALED_COLUMNS}) \
+                 SELECT ?1, ?2, {SEALED_COLUMNS} FROM outbox ORDER BY id"
+            ),
+            (tenant.as_str(), technician.as_str()),
+        )?;
+        self.sql.execute("DELETE FROM outbox", [])?;
+        if keep_identity {
+            let body = self.phone.to_body()?;
+            self.sql.execute(
+                "INSERT OR REPLACE INTO sealed_identities (tenant_id, technician_id, body, sum) VALUES (?1, ?2, ?3, ?4)",
+                (tenant.as_str(), technician.as_str(), &body, sum(&[&body])),
+            )?;
+        } else {
+            self.sql.execute(
+                "DELETE FROM sealed_identities WHERE tenant_id = ?1 AND technician_id = ?2",
+                (tenant.as_str(), technician.as_str()),
+            )?;
+        }
+        Ok(std::mem::take(&mut self.pending))
+    }
+
+    fn unseal(&mut self, user: &(TenantId, TechnicianId)) -> Result<u32, StoreError> {
+        let (tenant, technician) = user;
+        self.sql.execute(
+            &format!(
+                "INSERT INTO outbox ({SEALED_COLUMNS}) SELECT {SEALED_COLUMNS} FROM sealed_outbox \
+                 WHERE tenant_id = ?1 AND technician_id = ?2 ORDER BY id"
+            ),
+            (tenant.as_str(), technician.as_str()),
+        )?;
+        self.sql.execute(
+            "DELETE FROM sealed_outbox WHERE tenant_id = ?1 AND technician_id = ?2",
+            (tenant.as_str(), technician.as_str()),
+        )?;
+        self.recount_pending()?;
+        // Their documents are gone from here, and their device id perhaps as well.
+        self.rebase_lanes_if_copied()?;
+        Ok(self.pending)
+    }
+
+    fn sealed_identity(&self, (tenant, technician): &(TenantId, TechnicianId)) -> Result<Option<Phone>, StoreError> {
+        let found: Option<(Vec<u8>, Vec<u8>)> = self
+            .sql
+            .query_row(
+                "SELECT body, sum FROM sealed_identities WHERE tenant_id = ?1 AND technician_id = ?2",
+                (tenant.as_str(), technician.as_str()),
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        Ok(found.and_then(|(body, stored)| Phone::from_body(&body, &stored)))
+    }
+
+    /// Removes visits, tombstones and what is known of lanes. Answers how many visits there were.
+    fn clear_visits(&mut self) -> Result<u32, StoreError> {
+        let visits = self.sql.execute("DELETE FROM visits", [])?;
+        self.sql.execute("DELETE FROM tombstones", [])?;
+        self.sql.execute("DELETE FROM lanes", [])?;
+        self.open.clear();
+        self.phone.digest = Digest(0);
+        Ok(u32::try_from(visits).unwrap_or(u32::MAX))
     }
 }

@@ -1,0 +1,70 @@
+//! The schema and its history.
+
+use super::StoreError;
+use rusqlite::Connection;
+
+/// The steps, oldest first; step `n` leads to `user_version` `n + 1`. A released step is never edited.
+const STEPS: [&str; 1] = [include_str!("../../../migrations/device/0001_store.sql")];
+
+/// The version that this release writes.
+pub(super) const VERSION: u32 = STEPS.len() as u32;
+
+/// `CRMD`: tells our files from other programs'.
+pub(super) const APPLICATION_ID: i32 = 0x4352_4d44;
+
+/// The file's schema version; 0 for a new one.
+pub(super) fn version(conn: &Connection) -> Result<u32, StoreError> {
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(u32::try_from(found).unwrap_or(u32::MAX))
+}
+
+/// Takes the steps after version `from` up to version `to`, each in its own transaction, so that a crash leaves a version
+/// and not half of one.
+pub(super) fn run_migrations(conn: &mut Connection, from: u32, to: u32) -> Result<(), StoreError> {
+    for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > from && *step <= to) {
+        let tx = conn.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", step)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(conn: &Connection) -> Vec<String> {
+        conn.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+            .unwrap()
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    #[test]
+    fn every_stop_on_the_way_leads_to_the_same_schema() {
+        let mut straight = Connection::open_in_memory().unwrap();
+        run_migrations(&mut straight, 0, VERSION).unwrap();
+        for stop in 0..=VERSION {
+            let mut stepped = Connection::open_in_memory().unwrap();
+            run_migrations(&mut stepped, 0, stop).unwrap();
+            assert_eq!(version(&stepped).unwrap(), stop);
+            run_migrations(&mut stepped, stop, VERSION).unwrap();
+            assert_eq!(shape(&stepped), shape(&straight));
+        }
+    }
+
+    #[test]
+    fn applying_twice_changes_nothing() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        run_migrations(&mut conn, 0, VERSION).unwrap();
+        let before = shape(&conn);
+        let at = version(&conn).unwrap();
+        run_migrations(&mut conn, at, VERSION).unwrap();
+        assert_eq!(shape(&conn), before);
+        assert_eq!(version(&conn).unwrap(), VERSION);
+    }
+}
