@@ -13,12 +13,18 @@ use sync_core::protocol::{
 };
 use sync_core::session::phone::{BatchStored, Disconnect, PhoneState};
 use sync_core::session::server::{AllPage, Greeting, Notice, Page, Pushed};
-use sync_core::session::{PhoneEffect, PhoneInput, PhoneNow, PhoneSession, ServerEffect, ServerInput, ServerSession};
+use sync_core::session::{
+    PhoneEffect, PhoneInput, PhoneNow, PhoneSession, ServerEffect, ServerInput, ServerNow, ServerSession,
+};
 
 const T0: i64 = 1_770_000_000_000;
 
 fn at(ms: i64) -> Timestamp {
     Timestamp::from_millis(T0 + ms)
+}
+
+fn on(ms: i64) -> ServerNow {
+    ServerNow { time: at(ms), monotonic_ms: ms.unsigned_abs() }
 }
 
 fn phone_at(ms: u64) -> PhoneNow {
@@ -63,9 +69,9 @@ fn greeting(head: u64) -> ServerInput {
 
 /// A session whose phone has said hello at `cursor` while the feed stood at `head`.
 fn live(cursor: u64, head: u64) -> (ServerSession, Vec<ServerEffect>) {
-    let mut session = ServerSession::new(at(0));
-    assert!(matches!(session.handle(at(0), frame(&hello(cursor)))[..], [ServerEffect::Greet(_)]));
-    let effects = session.handle(at(0), greeting(head));
+    let mut session = ServerSession::new(on(0));
+    assert!(matches!(session.handle(on(0), frame(&hello(cursor)))[..], [ServerEffect::Greet(_)]));
+    let effects = session.handle(on(0), greeting(head));
     (session, effects)
 }
 
@@ -103,7 +109,7 @@ fn a_phone_that_missed_nothing_gets_a_welcome_and_nothing_else() {
 fn a_phone_that_missed_something_gets_what_lies_after_its_cursor_in_the_same_flight() {
     let (mut session, effects) = live(40, 42);
     assert_eq!(effects[1], ServerEffect::LoadSince(Cursor(40)));
-    let effects = session.handle(at(1), page(42, vec![gone("DSP-1", None)]));
+    let effects = session.handle(on(1), page(42, vec![gone("DSP-1", None)]));
     let sent = batch(&effects[0]);
     assert_eq!((sent.from, sent.to, sent.digest, sent.more), (Cursor(40), Cursor(42), Some(Digest(7)), false));
 }
@@ -111,10 +117,10 @@ fn a_phone_that_missed_something_gets_what_lies_after_its_cursor_in_the_same_fli
 /// Invariant 11.
 #[test]
 fn a_cursor_from_another_database_or_from_the_future_starts_over() {
-    let mut session = ServerSession::new(at(0));
-    let _ = session.handle(at(0), frame(&hello(40)));
+    let mut session = ServerSession::new(on(0));
+    let _ = session.handle(on(0), frame(&hello(40)));
     let other = Greeting { generation: Generation(2), head: Cursor(50), digest: Digest(0) };
-    assert_eq!(session.handle(at(0), ServerInput::Greeted(other))[1], ServerEffect::LoadAll(None));
+    assert_eq!(session.handle(on(0), ServerInput::Greeted(other))[1], ServerEffect::LoadAll(None));
     let (_, effects) = live(99, 50);
     assert_eq!(effects[1], ServerEffect::LoadAll(None));
 }
@@ -125,11 +131,11 @@ fn priming_goes_page_by_page_and_misses_nothing_that_changes_meanwhile() {
     let (mut session, effects) = live(0, 10);
     assert_eq!(effects[1], ServerEffect::LoadAll(None));
     let first = AllPage { items: vec![gone("A", None)], more: true, head: Cursor(10), digest: Digest(1) };
-    let effects = session.handle(at(1), ServerInput::All(first));
+    let effects = session.handle(on(1), ServerInput::All(first));
     assert_eq!((batch(&effects[0]).to, batch(&effects[0]).reset, batch(&effects[0]).more), (Cursor(0), true, true));
     assert_eq!(effects[1], ServerEffect::LoadAll(Some(id("A"))));
     let second = AllPage { items: vec![gone("B", None)], more: false, head: Cursor(12), digest: Digest(2) };
-    let effects = session.handle(at(2), ServerInput::All(second));
+    let effects = session.handle(on(2), ServerInput::All(second));
     assert_eq!((batch(&effects[0]).to, batch(&effects[0]).digest), (Cursor(10), None));
     assert_eq!(effects[1], ServerEffect::LoadSince(Cursor(10)));
 }
@@ -137,11 +143,11 @@ fn priming_goes_page_by_page_and_misses_nothing_that_changes_meanwhile() {
 #[test]
 fn a_delta_goes_straight_to_a_phone_that_is_up_to_date() {
     let (mut session, _) = live(5, 5);
-    let effects = session.handle(at(1), notice(5, 6, false));
+    let effects = session.handle(on(1), notice(5, 6, false));
     assert_eq!((batch(&effects[0]).from, batch(&effects[0]).to), (Cursor(5), Cursor(6)));
     assert_eq!(effects.len(), 1);
-    assert!(session.handle(at(2), notice(5, 6, false)).is_empty(), "seen twice, sent once");
-    assert_eq!(session.handle(at(3), notice(7, 8, false)), [ServerEffect::LoadSince(Cursor(6))], "a hole is loaded");
+    assert!(session.handle(on(2), notice(5, 6, false)).is_empty(), "seen twice, sent once");
+    assert_eq!(session.handle(on(3), notice(7, 8, false)), [ServerEffect::LoadSince(Cursor(6))], "a hole is loaded");
 }
 
 /// Invariant 7: a slow phone slows nobody else, and holds nothing but its place.
@@ -149,12 +155,12 @@ fn a_delta_goes_straight_to_a_phone_that_is_up_to_date() {
 fn a_phone_that_does_not_acknowledge_is_sent_no_more_until_it_does() {
     let (mut session, _) = live(5, 5);
     for n in 0..u64::from(BATCHES_UNACKNOWLEDGED_MAX) {
-        assert_eq!(session.handle(at(1), notice(5 + n, 6 + n, false)).len(), 1);
+        assert_eq!(session.handle(on(1), notice(5 + n, 6 + n, false)).len(), 1);
     }
     let head = 5 + u64::from(BATCHES_UNACKNOWLEDGED_MAX);
-    assert!(session.handle(at(2), notice(head, head + 1, false)).is_empty());
+    assert!(session.handle(on(2), notice(head, head + 1, false)).is_empty());
     let ack = Ack { cursor: Cursor(6), digest_matched: true };
-    let effects = session.handle(at(3), frame(&PhoneMessage::Ack(ack)));
+    let effects = session.handle(on(3), frame(&PhoneMessage::Ack(ack)));
     assert_eq!(effects, [ServerEffect::Acknowledge(ack), ServerEffect::LoadSince(Cursor(head))]);
 }
 
@@ -162,14 +168,14 @@ fn a_phone_that_does_not_acknowledge_is_sent_no_more_until_it_does() {
 fn a_push_moves_the_cursor_without_an_echo() {
     let (mut session, _) = live(5, 5);
     let push = Push { id: 1, lanes: vec![], outbox: OutboxMark::default() };
-    assert_eq!(session.handle(at(1), frame(&PhoneMessage::Push(push.clone()))), [ServerEffect::Commit(push)]);
+    assert_eq!(session.handle(on(1), frame(&PhoneMessage::Push(push.clone()))), [ServerEffect::Commit(push)]);
     let ack = PushAck { id: 1, lanes: vec![], feed: None };
     let made = vec![Cursor(6), Cursor(7)];
-    let effects = session.handle(at(1), ServerInput::Pushed(Pushed { ack, made, digest: Digest(3) }));
+    let effects = session.handle(on(1), ServerInput::Pushed(Pushed { ack, made, digest: Digest(3) }));
     let [ServerEffect::Send(ServerMessage::PushAck(ack))] = &effects[..] else { unreachable!("{effects:?}") };
     let range = ack.feed.map(|range| (range.from, range.to, range.digest));
     assert_eq!(range, Some((Cursor(5), Cursor(7), Some(Digest(3)))));
-    assert!(session.handle(at(2), notice(5, 6, true)).is_empty());
+    assert!(session.handle(on(2), notice(5, 6, true)).is_empty());
 }
 
 #[test]
@@ -177,7 +183,7 @@ fn a_push_that_somebody_elses_news_overtook_is_followed_by_that_news() {
     let (mut session, _) = live(5, 5);
     let ack = PushAck { id: 1, lanes: vec![], feed: None };
     let pushed = Pushed { ack, made: vec![Cursor(7)], digest: Digest(3) };
-    let effects = session.handle(at(1), ServerInput::Pushed(pushed));
+    let effects = session.handle(on(1), ServerInput::Pushed(pushed));
     assert!(matches!(&effects[0], ServerEffect::Send(ServerMessage::PushAck(ack)) if ack.feed.is_none()));
     assert_eq!(effects[1], ServerEffect::LoadSince(Cursor(5)));
 }
@@ -196,7 +202,7 @@ fn items_that_one_frame_cannot_hold_travel_in_several_and_only_the_last_moves_th
         std::iter::repeat_with(next).take(400_000).collect::<String>()
     };
     let items: Vec<_> = (0..4).map(|n| gone(&format!("DSP-{n}"), Some(noise(n + 1)))).collect();
-    let effects = session.handle(at(1), page(2, items.clone()));
+    let effects = session.handle(on(1), page(2, items.clone()));
     assert!(effects.len() > 1);
     let last = effects.len() - 1;
     let mut received = Vec::new();
@@ -220,11 +226,11 @@ fn what_makes_no_sense_ends_the_connection_with_a_reason() {
         (vec![frame(&hello(0)), greeting(0), frame(&hello(0))], ByeCode::OutOfTurn),
     ];
     for (inputs, expected) in cases {
-        let mut session = ServerSession::new(at(0));
-        let last = inputs.into_iter().map(|input| session.handle(at(0), input)).last().unwrap_or_default();
+        let mut session = ServerSession::new(on(0));
+        let last = inputs.into_iter().map(|input| session.handle(on(0), input)).last().unwrap_or_default();
         assert_eq!(bye(&last), expected);
         assert!(session.is_closed());
-        assert!(session.handle(at(1), frame(&hello(0))).is_empty(), "nothing after the end");
+        assert!(session.handle(on(1), frame(&hello(0))).is_empty(), "nothing after the end");
     }
 }
 
@@ -233,7 +239,7 @@ fn a_flood_ends_its_own_connection() {
     let (mut session, _) = live(5, 5);
     let ping = PhoneMessage::Ping(Ping { id: 1, outbox: OutboxMark::default() });
     let answered = (0..FRAMES_BURST_MAX + 10)
-        .take_while(|_| matches!(session.handle(at(1), frame(&ping))[..], [_, ServerEffect::Heard(_)]))
+        .take_while(|_| matches!(session.handle(on(1), frame(&ping))[..], [_, ServerEffect::Heard(_)]))
         .count();
     assert!(session.is_closed());
     assert!(answered < FRAMES_BURST_MAX as usize);
@@ -241,33 +247,33 @@ fn a_flood_ends_its_own_connection() {
 
 #[test]
 fn silence_ends_a_connection() {
-    let mut session = ServerSession::new(at(0));
-    assert!(session.handle(at(HELLO_TIMEOUT_MS - 1), ServerInput::Tick).is_empty());
-    assert_eq!(bye(&session.handle(at(HELLO_TIMEOUT_MS), ServerInput::Tick)), ByeCode::Silent);
+    let mut session = ServerSession::new(on(0));
+    assert!(session.handle(on(HELLO_TIMEOUT_MS - 1), ServerInput::Tick).is_empty());
+    assert_eq!(bye(&session.handle(on(HELLO_TIMEOUT_MS), ServerInput::Tick)), ByeCode::Silent);
     let (mut session, _) = live(5, 5);
-    assert!(session.handle(at(SILENCE_MAX_MS - 1), ServerInput::Tick).is_empty());
-    assert_eq!(bye(&session.handle(at(SILENCE_MAX_MS), ServerInput::Tick)), ByeCode::Silent);
+    assert!(session.handle(on(SILENCE_MAX_MS - 1), ServerInput::Tick).is_empty());
+    assert_eq!(bye(&session.handle(on(SILENCE_MAX_MS), ServerInput::Tick)), ByeCode::Silent);
 }
 
 #[test]
 fn a_revoked_phone_is_heard_once_more_when_it_has_removed_what_it_held() {
     let (mut session, _) = live(5, 5);
     let end = ServerInput::End { code: ByeCode::DeviceRevoked, retry_after_ms: None };
-    assert!(matches!(&session.handle(at(1), end.clone())[..], [ServerEffect::Send(ServerMessage::Bye(_))]));
+    assert!(matches!(&session.handle(on(1), end.clone())[..], [ServerEffect::Send(ServerMessage::Bye(_))]));
     let late = PhoneMessage::Push(Push { id: 1, lanes: vec![], outbox: OutboxMark::default() });
-    assert!(session.handle(at(2), frame(&late)).is_empty(), "its changes are not");
+    assert!(session.handle(on(2), frame(&late)).is_empty(), "its changes are not");
     let wiped = Wiped { sealed: 3 };
-    let effects = session.handle(at(3), frame(&PhoneMessage::Wiped(wiped)));
+    let effects = session.handle(on(3), frame(&PhoneMessage::Wiped(wiped)));
     assert_eq!(effects, [ServerEffect::Wiped(wiped), ServerEffect::Close]);
     let (mut session, _) = live(5, 5);
-    let _ = session.handle(at(1), end);
-    assert_eq!(session.handle(at(1 + WIPE_TIMEOUT_MS), ServerInput::Tick), [ServerEffect::Close]);
+    let _ = session.handle(on(1), end);
+    assert_eq!(session.handle(on(1 + WIPE_TIMEOUT_MS), ServerInput::Tick), [ServerEffect::Close]);
 }
 
 #[test]
 fn frames_of_a_newer_release_are_ignored() {
     let (mut session, _) = live(5, 5);
-    assert!(session.handle(at(1), ServerInput::Frame(vec![1, 33, 0xa0])).is_empty());
+    assert!(session.handle(on(1), ServerInput::Frame(vec![1, 33, 0xa0])).is_empty());
     assert!(!session.is_closed());
 }
 

@@ -14,4 +14,4 @@ pub mod server;
 
 pub use backoff::Backoff;
 pub use phone::{PhoneEffect, PhoneInput, PhoneNow, PhoneSession};
-pub use server::{ServerEffect, ServerInput, ServerSession};
+pub use server::{ServerEffect, ServerInput, ServerNow, ServerSession};

@@ -7,20 +7,20 @@ pub struct TokenBucket {
     burst: u32,
     /// Thousandths of a token, so that integer time loses nothing.
     millitokens: u64,
-    filled_at_ms: i64,
+    filled_at_ms: u64,
 }
 
 impl TokenBucket {
     /// A full bucket.
     #[must_use]
-    pub fn new(per_second: u32, burst: u32, now_ms: i64) -> Self {
+    pub fn new(per_second: u32, burst: u32, now_ms: u64) -> Self {
         Self { per_second, burst, millitokens: u64::from(burst) * 1000, filled_at_ms: now_ms }
     }
 
     /// Takes one token; false when there is none.
     #[must_use]
-    pub fn take(&mut self, now_ms: i64) -> bool {
-        let elapsed_ms = u64::try_from(now_ms.saturating_sub(self.filled_at_ms)).unwrap_or(0);
+    pub fn take(&mut self, now_ms: u64) -> bool {
+        let elapsed_ms = now_ms.saturating_sub(self.filled_at_ms);
         self.filled_at_ms = self.filled_at_ms.max(now_ms);
         let refill = elapsed_ms.saturating_mul(u64::from(self.per_second));
         self.millitokens = self.millitokens.saturating_add(refill).min(u64::from(self.burst) * 1000);

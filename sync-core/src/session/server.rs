@@ -12,6 +12,15 @@ use crate::protocol::{
 };
 use std::sync::Arc;
 
+/// The server's clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerNow {
+    /// Wall time, as told to phones.
+    pub time: Timestamp,
+    /// Milliseconds since some fixed point; never jumps. All timers run on it.
+    pub monotonic_ms: u64,
+}
+
 /// What happens to a connection.
 #[derive(Debug, Clone)]
 pub enum ServerInput {
@@ -164,8 +173,8 @@ pub struct ServerSession {
     unacknowledged: u32,
     run: Option<Run>,
     bucket: TokenBucket,
-    opened_at: Timestamp,
-    heard_at: Timestamp,
+    opened_at_ms: u64,
+    heard_at_ms: u64,
     hello_cursor: Cursor,
     hello_generation: Option<Generation>,
 }
@@ -173,16 +182,16 @@ pub struct ServerSession {
 impl ServerSession {
     /// A connection that was just accepted; the caller has checked the token.
     #[must_use]
-    pub fn new(now: Timestamp) -> Self {
+    pub fn new(now: ServerNow) -> Self {
         Self {
             phase: Phase::Opened,
             sent: Cursor(0),
             head: Cursor(0),
             unacknowledged: 0,
             run: None,
-            bucket: TokenBucket::new(FRAMES_PER_SECOND_MAX, FRAMES_BURST_MAX, now.millis()),
-            opened_at: now,
-            heard_at: now,
+            bucket: TokenBucket::new(FRAMES_PER_SECOND_MAX, FRAMES_BURST_MAX, now.monotonic_ms),
+            opened_at_ms: now.monotonic_ms,
+            heard_at_ms: now.monotonic_ms,
             hello_cursor: Cursor(0),
             hello_generation: None,
         }
@@ -194,19 +203,20 @@ impl ServerSession {
         self.phase == Phase::Closed
     }
 
-    /// When [`ServerInput::Tick`] is due at the latest.
+    /// When [`ServerInput::Tick`] is due at the latest, on the monotonic clock.
     #[must_use]
-    pub fn deadline(&self) -> Timestamp {
-        match self.phase {
-            Phase::Opened | Phase::Greeting => self.opened_at.plus_millis(HELLO_TIMEOUT_MS),
-            Phase::Revoked => self.heard_at.plus_millis(WIPE_TIMEOUT_MS),
-            Phase::Live | Phase::Closed => self.heard_at.plus_millis(SILENCE_MAX_MS),
-        }
+    pub fn deadline_ms(&self) -> u64 {
+        let (from, wait_ms) = match self.phase {
+            Phase::Opened | Phase::Greeting => (self.opened_at_ms, HELLO_TIMEOUT_MS),
+            Phase::Revoked => (self.heard_at_ms, WIPE_TIMEOUT_MS),
+            Phase::Live | Phase::Closed => (self.heard_at_ms, SILENCE_MAX_MS),
+        };
+        from.saturating_add(wait_ms.unsigned_abs())
     }
 
     /// One step.
     #[must_use = "every effect must be carried out, in order"]
-    pub fn handle(&mut self, now: Timestamp, input: ServerInput) -> Vec<ServerEffect> {
+    pub fn handle(&mut self, now: ServerNow, input: ServerInput) -> Vec<ServerEffect> {
         if self.phase == Phase::Closed {
             return Vec::new();
         }
@@ -226,11 +236,13 @@ impl ServerSession {
                 self.head = self.head.max(Cursor(self.sent.0.saturating_add(1)));
                 self.advance()
             }
-            ServerInput::Tick if now >= self.deadline() => self.end(ByeCode::Silent, None, String::new()),
+            ServerInput::Tick if now.monotonic_ms >= self.deadline_ms() => {
+                self.end(ByeCode::Silent, None, String::new())
+            }
             ServerInput::Tick => Vec::new(),
             ServerInput::End { code: ByeCode::DeviceRevoked, .. } => {
                 self.phase = Phase::Revoked;
-                self.heard_at = self.heard_at.max(now);
+                self.heard_at_ms = self.heard_at_ms.max(now.monotonic_ms);
                 let bye = Bye { code: ByeCode::DeviceRevoked, retry_after_ms: None, message: String::new() };
                 vec![ServerEffect::Send(ServerMessage::Bye(bye))]
             }
@@ -239,7 +251,7 @@ impl ServerSession {
     }
 
     /// Nothing but the proof of removal is heard from a revoked phone.
-    fn after_revocation(&mut self, now: Timestamp, input: &ServerInput) -> Vec<ServerEffect> {
+    fn after_revocation(&mut self, now: ServerNow, input: &ServerInput) -> Vec<ServerEffect> {
         let wiped = match input {
             ServerInput::Frame(frame) => match decode_phone(frame) {
                 Ok(PhoneMessage::Wiped(wiped)) => Some(wiped),
@@ -252,7 +264,7 @@ impl ServerSession {
                 self.phase = Phase::Closed;
                 vec![ServerEffect::Wiped(wiped), ServerEffect::Close]
             }
-            None if now >= self.deadline() => {
+            None if now.monotonic_ms >= self.deadline_ms() => {
                 self.phase = Phase::Closed;
                 vec![ServerEffect::Close]
             }
@@ -265,9 +277,9 @@ impl ServerSession {
         vec![ServerEffect::Send(ServerMessage::Bye(Bye { code, retry_after_ms, message })), ServerEffect::Close]
     }
 
-    fn frame(&mut self, now: Timestamp, frame: &[u8]) -> Vec<ServerEffect> {
-        self.heard_at = self.heard_at.max(now);
-        if !self.bucket.take(now.millis()) {
+    fn frame(&mut self, now: ServerNow, frame: &[u8]) -> Vec<ServerEffect> {
+        self.heard_at_ms = self.heard_at_ms.max(now.monotonic_ms);
+        if !self.bucket.take(now.monotonic_ms) {
             return self.end(ByeCode::TooFast, Some(5_000), format!("at most {FRAMES_PER_SECOND_MAX} frames a second"));
         }
         let message = match decode_phone(frame) {
@@ -306,14 +318,14 @@ impl ServerSession {
                 effects
             }
             (Phase::Live, PhoneMessage::Ping(ping)) => {
-                let pong = ServerMessage::Pong(Pong { id: ping.id, server_time: now });
+                let pong = ServerMessage::Pong(Pong { id: ping.id, server_time: now.time });
                 vec![ServerEffect::Send(pong), ServerEffect::Heard(ping)]
             }
             (_, _) => self.end(ByeCode::OutOfTurn, None, "hello comes first, and once".into()),
         }
     }
 
-    fn greeted(&mut self, now: Timestamp, greeting: Greeting) -> Vec<ServerEffect> {
+    fn greeted(&mut self, now: ServerNow, greeting: Greeting) -> Vec<ServerEffect> {
         self.phase = Phase::Live;
         self.head = greeting.head;
         // A cursor of another database, or from this one's future, says nothing about this feed (invariant 11).
@@ -321,7 +333,7 @@ impl ServerSession {
         self.sent = if known { self.hello_cursor } else { Cursor(0) };
         let mut effects = vec![ServerEffect::Send(ServerMessage::Welcome(Welcome {
             generation: greeting.generation,
-            server_time: now,
+            server_time: now.time,
             head: greeting.head,
             digest: greeting.digest,
         }))];
