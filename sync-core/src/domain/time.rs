@@ -14,8 +14,9 @@ pub struct Timestamp(i64);
 pub struct TimeError(String);
 
 impl Timestamp {
-    /// The earliest and latest time that is accepted: whole seconds of 0001-01-01 and 9999-12-30.
-    const MILLIS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_214_400_000;
+    /// The earliest and latest time that is accepted: 0001-01-01T00:00:00Z and 9999-12-30T22:00:00Z. The latest one is
+    /// what can be written as text in every time zone, so that every time there is can be read back.
+    const MILLIS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_207_200_000;
 
     /// From milliseconds since the Unix epoch; clamped to the years 0001 to 9999, so that arithmetic stays total.
     #[must_use]
