@@ -8,4 +8,5 @@ pub mod config;
 pub mod events;
 pub mod service;
 pub mod store;
+pub mod sync;
 pub mod telemetry;

@@ -258,7 +258,7 @@ fn silence_ends_a_connection() {
 #[test]
 fn a_revoked_phone_is_heard_once_more_when_it_has_removed_what_it_held() {
     let (mut session, _) = live(5, 5);
-    let end = ServerInput::End { code: ByeCode::DeviceRevoked, retry_after_ms: None };
+    let end = ServerInput::End { code: ByeCode::DeviceRevoked, retry_after_ms: None, message: String::new() };
     assert!(matches!(&session.handle(on(1), end.clone())[..], [ServerEffect::Send(ServerMessage::Bye(_))]));
     let late = PhoneMessage::Push(Push { id: 1, lanes: vec![], outbox: OutboxMark::default() });
     assert!(session.handle(on(2), frame(&late)).is_empty(), "its changes are not");

@@ -50,6 +50,8 @@ pub enum ServerInput {
         code: ByeCode,
         /// Come back not earlier than this.
         retry_after_ms: Option<u32>,
+        /// For people; may be empty.
+        message: String,
     },
 }
 
@@ -246,7 +248,7 @@ impl ServerSession {
                 let bye = Bye { code: ByeCode::DeviceRevoked, retry_after_ms: None, message: String::new() };
                 vec![ServerEffect::Send(ServerMessage::Bye(bye))]
             }
-            ServerInput::End { code, retry_after_ms } => self.end(code, retry_after_ms, String::new()),
+            ServerInput::End { code, retry_after_ms, message } => self.end(code, retry_after_ms, message),
         }
     }
 
