@@ -240,7 +240,7 @@ impl Connection {
     }
 
     /// A fault of ours costs the phone a resend, never its connection: every lane is answered with *retry*.
-    async fn push(&self, push: Push) -> Result<ServerInput, Stop> {
+    async fn push(&mut self, push: Push) -> Result<ServerInput, Stop> {
         match self.gate.service.push(self.phone()?, &push).await {
             Ok(outcome) => Ok(ServerInput::Pushed(Pushed {
                 digest: Digest(outcome.feed.last().map_or(0, |entry| entry.digest)),
