@@ -77,6 +77,8 @@ pub enum Action {
     Confirm,
     Reject,
     Cancel,
+    Reinstate,
+    EndStopWork,
     Reschedule,
     SetPriority,
     SetTechnicianStatus,
@@ -100,13 +102,15 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::CreateRequest,
         Self::Assign,
         Self::Unassign,
         Self::Confirm,
         Self::Reject,
         Self::Cancel,
+        Self::Reinstate,
+        Self::EndStopWork,
         Self::Reschedule,
         Self::SetPriority,
         Self::SetTechnicianStatus,
@@ -137,6 +141,8 @@ impl Action {
             Self::CreateRequest => &[Dispatcher, Integration, Admin],
             Self::Assign
             | Self::Unassign
+            | Self::Reinstate
+            | Self::EndStopWork
             | Self::Reschedule
             | Self::SetPriority
             | Self::ChangeTechnician

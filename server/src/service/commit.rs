@@ -53,8 +53,8 @@ pub struct DispatchWrite {
     /// Facts that are new, with their rulings; and held ones that are ruled on now.
     pub facts: Vec<FactWrite>,
     /// What the technicians' calendars hold for this dispatch afterwards: one booking a crew member, none when nobody has
-    /// it or it has ended. Overlap with another dispatch is [`CommitError::Overlap`].
-    pub bookings: Vec<Booking>,
+    /// it or it has ended. Overlap with another dispatch is [`CommitError::Overlap`]. `None` leaves them as they are.
+    pub bookings: Option<Vec<Booking>>,
     /// Who gets to know. The store gives each the next position of that technician's feed and keeps the digest.
     pub feed: Vec<FeedWrite>,
     /// Exceptions raised by this commit, or replaced by it (resolved), by their id.

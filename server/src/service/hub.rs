@@ -126,6 +126,17 @@ impl Hub {
         }
     }
 
+    /// Tells a technician's phones that there is something to pull, without saying what. Never waits.
+    pub fn nudge(&self, tenant: &TenantId, technician: &TechnicianId) {
+        for slot in self.slots(&(tenant.clone(), technician.clone())) {
+            let mut waiting = slot.lock();
+            waiting.notices = VecDeque::new();
+            waiting.lagged = true;
+            drop(waiting);
+            slot.wake.notify_one();
+        }
+    }
+
     /// Closes a device's connections.
     pub fn disconnect(&self, tenant: &TenantId, technician: &TechnicianId, device: &DeviceId, code: ByeCode) {
         for slot in self.slots(&(tenant.clone(), technician.clone())) {

@@ -12,8 +12,10 @@
 //! **Architecture invariant:** `decide` awaits nothing and knows no store; nothing else here decides.
 
 pub mod actor;
+mod cache;
 pub mod clock;
 pub mod commit;
+mod decide;
 pub mod directory;
 pub mod error;
 pub mod fit;
@@ -23,6 +25,7 @@ pub mod model;
 pub mod office;
 pub mod push;
 pub mod reads;
+mod shell;
 pub mod report;
 pub mod sweep;
 pub mod view;
@@ -60,12 +63,12 @@ impl Default for ServiceConfig {
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
-#[allow(dead_code)]
 struct Inner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     ids: IdSource,
     hub: Arc<Hub>,
+    documents: cache::Documents,
     config: ServiceConfig,
 }
 
@@ -79,7 +82,8 @@ impl Service {
     /// A service over a store, a clock and a source of ids.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: IdSource, config: ServiceConfig) -> Self {
-        Self(Arc::new(Inner { store, clock, ids, hub: Arc::default(), config }))
+        let documents = cache::Documents::new(config.documents_cached_max);
+        Self(Arc::new(Inner { store, clock, ids, hub: Arc::default(), documents, config }))
     }
 
     /// Where connections subscribe.
