@@ -25,8 +25,8 @@ pub mod model;
 pub mod office;
 pub mod push;
 pub mod reads;
-mod shell;
 pub mod report;
+mod shell;
 pub mod sweep;
 pub mod view;
 

@@ -298,7 +298,8 @@ impl Service {
         dispatch: &DispatchId,
     ) -> Result<Outcome<DispatchView>, ServiceError> {
         let user = &request.caller.user;
-        self.change(request, Action::EndStopWork, dispatch, |_| None, |draft, _| decide::end_stop_work(draft, user)).await
+        self.change(request, Action::EndStopWork, dispatch, |_| None, |draft, _| decide::end_stop_work(draft, user))
+            .await
     }
 
     /// Decides a new dispatch, up to its commit.
@@ -324,14 +325,19 @@ impl Service {
         let frame = self.frame(tenant, caller.user.as_str());
         let mut draft = Draft::create(frame, self.ids(), dispatch, order, location.location_id, plan);
         let plan = draft.plan();
-        let detail = json!({ "serviceOrderId": plan.service_order_id, "scheduled": plan.scheduled, "priority": plan.priority });
+        let detail =
+            json!({ "serviceOrderId": plan.service_order_id, "scheduled": plan.scheduled, "priority": plan.priority });
         draft.audit("DISPATCH_REQUESTED", detail);
         draft.consumed = consumed;
         Ok(draft.finish())
     }
 
     /// Names the dispatch that a service order has.
-    pub(crate) async fn order_exists(&self, caller: &Caller, order: ServiceOrderId) -> Result<ServiceError, ServiceError> {
+    pub(crate) async fn order_exists(
+        &self,
+        caller: &Caller,
+        order: ServiceOrderId,
+    ) -> Result<ServiceError, ServiceError> {
         Ok(match self.store().by_service_order(&caller.tenant, &order).await? {
             Some(dispatch) => ServiceError::ServiceOrderExists { order, dispatch },
             None => ServiceError::Busy,

@@ -282,9 +282,7 @@ fn replayed<T>(request: &Request<'_>, record: IdempotencyRecord) -> Result<Outco
 fn refused<T>(request: &Request<'_>, error: CommitError) -> Result<Option<Outcome<T>>, ServiceError> {
     match error {
         CommitError::Conflict(_) | CommitError::AlreadyDone(_) => Ok(None),
-        CommitError::Overlap { technician, dispatch } => {
-            Err(ServiceError::AssignmentConflict { technician, dispatch })
-        }
+        CommitError::Overlap { technician, dispatch } => Err(ServiceError::AssignmentConflict { technician, dispatch }),
         CommitError::KeyUsed(record) => replayed(request, record).map(Some),
         CommitError::ForeignDevice => Err(ServiceError::Internal("a foreign device in an office command".to_owned())),
         CommitError::Store(detail) => Err(ServiceError::Internal(detail)),
@@ -303,8 +301,5 @@ pub(crate) fn theirs(draft: &Draft, technician: &TechnicianId) -> Result<(), Ser
 /// The technician that a caller is.
 pub(crate) fn own_technician(caller: &Caller, action: Action) -> Result<TechnicianId, ServiceError> {
     caller.may(action)?;
-    caller
-        .technician
-        .clone()
-        .ok_or_else(|| ServiceError::Forbidden { action, needs: action.roles().to_vec() })
+    caller.technician.clone().ok_or_else(|| ServiceError::Forbidden { action, needs: action.roles().to_vec() })
 }

@@ -132,8 +132,7 @@ impl Draft {
     pub(crate) fn open(frame: Frame, ids: Ids, opened: Opened) -> Self {
         let Opened { stored, document, view } = opened;
         let row = &stored.row;
-        let identity =
-            (row.dispatch_id.clone(), row.service_order_id.clone(), row.location_id.clone(), row.created_at);
+        let identity = (row.dispatch_id.clone(), row.service_order_id.clone(), row.location_id.clone(), row.created_at);
         let state = row.state.clone();
         Self::with(frame, ids, Some(stored), identity, document, view, state)
     }
@@ -296,8 +295,7 @@ impl Draft {
     /// What it becomes.
     pub(crate) fn finish(mut self) -> Finished {
         self.state = fold_ruled(&self.view);
-        let decided =
-            self.document.decide(self.frame.actor, &self.view.plan, &self.rulings, self.frame.now);
+        let decided = self.document.decide(self.frame.actor, &self.view.plan, &self.rulings, self.frame.now);
         if let Some(change) = decided.clone() {
             self.push_change(change, None);
         }
@@ -307,8 +305,8 @@ impl Draft {
         let row = self.row();
         let tag = self.document.tag();
         let expected = self.before.as_ref().map(|stored| stored.row.revision);
-        let opened_exceptions = u32::try_from(self.exceptions.iter().filter(|row| row.resolved_at.is_none()).count())
-            .unwrap_or(u32::MAX);
+        let opened_exceptions =
+            u32::try_from(self.exceptions.iter().filter(|row| row.resolved_at.is_none()).count()).unwrap_or(u32::MAX);
         let stored = StoredDispatch {
             row: row.clone(),
             tag,
@@ -411,8 +409,7 @@ impl Draft {
                 continue;
             }
             if !feed.iter().any(|write| write.technician == *technician) {
-                let tombstone =
-                    audience::tombstone(self.dispatch(), self.plan(), technician, self.frame.now);
+                let tombstone = audience::tombstone(self.dispatch(), self.plan(), technician, self.frame.now);
                 feed.push(FeedWrite { technician: technician.clone(), news: FeedNews::Gone(tombstone) });
             }
         }

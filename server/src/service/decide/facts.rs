@@ -113,11 +113,7 @@ pub(crate) fn judge_all(draft: &mut Draft, mut stated: Vec<Stated>, books: &mut 
         judged.technician_changed |= books.note(&fact, &ruling, draft.frame.now);
         judged.released += u32::from(held_since.is_some());
         if !(ruling.verdict == Verdict::Accepted && ruling.reason == RulingReason::InOrder) {
-            judged.verdicts.push(FactVerdict {
-                fact: fact.id.clone(),
-                verdict: ruling.verdict,
-                reason: ruling.reason,
-            });
+            judged.verdicts.push(FactVerdict { fact: fact.id.clone(), verdict: ruling.verdict, reason: ruling.reason });
         }
         if ruling.verdict == Verdict::Exception || ruling.reason == RulingReason::StockNegative {
             let row = exception(draft, &fact, &ruling, books);
@@ -216,10 +212,7 @@ impl Books {
     /// where it is kept.
     fn part_use(&self, fact: &Fact) -> (bool, bool) {
         let FactKind::PartUsed { part, quantity, serial } = &fact.kind else { return (false, false) };
-        let used = serial
-            .as_ref()
-            .and_then(|serial| self.serials.get(serial))
-            .is_some_and(|other| *other != fact.id);
+        let used = serial.as_ref().and_then(|serial| self.serials.get(serial)).is_some_and(|other| *other != fact.id);
         let short = self.technician.as_ref().is_some_and(|technician| {
             !technician.van_stock.is_empty()
                 && technician.van_stock.get(part).copied().unwrap_or(0) < i64::from(*quantity)

@@ -70,10 +70,8 @@ pub(crate) fn examine(candidate: &Candidate, need: &Need<'_>, lead: bool) -> Fit
         None => technician.home_base,
     };
     let travel_ms = from.zip(need.site).map(|(from, to)| from.travel_millis(&to));
-    let span = need.window.map(|window| Window {
-        start: window.start.plus_millis(-travel_ms.unwrap_or(0)),
-        end: window.end,
-    });
+    let span =
+        need.window.map(|window| Window { start: window.start.plus_millis(-travel_ms.unwrap_or(0)), end: window.end });
     if let (Some(window), Some(span)) = (need.window, span) {
         let works = working_time(technician).iter().any(|shift| shift.start <= window.start && window.end <= shift.end);
         if !works {
@@ -138,7 +136,10 @@ pub(crate) fn book(candidates: &[Candidate], need: &Need<'_>) -> Result<Vec<Book
         if !fitness.reasons.is_empty() {
             let conflict = match fitness.reasons.as_slice() {
                 [Unfit::Booked { dispatch, busy, .. }, ..]
-                    if fitness.reasons.iter().all(|reason| matches!(reason, Unfit::Booked { .. } | Unfit::NextOutOfReach { .. }))
+                    if fitness
+                        .reasons
+                        .iter()
+                        .all(|reason| matches!(reason, Unfit::Booked { .. } | Unfit::NextOutOfReach { .. }))
                         && need.window.is_some_and(|window| window.overlaps(busy)) =>
                 {
                     Some(dispatch.clone())
