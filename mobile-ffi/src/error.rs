@@ -1,6 +1,7 @@
 //! The one error of the library, and the one table of what becomes what.
 
 use sync_core::domain::ids::IdError;
+use sync_core::domain::rules::legal::IllegalAct;
 use sync_core::store::{ActError, StoreError};
 
 /// What an app can do something about. `reason` is for the log, not for the technician.
@@ -34,13 +35,13 @@ pub enum PhoneError {
         /// Which one.
         dispatch_id: String,
     },
-    /// Not possible from where the visit stands: show its status again.
-    #[error("{action} is not possible on a visit that is {status}")]
+    /// It makes no sense from where the visit stands: show the visit again, and say why.
+    #[error("{action} is not possible: {hindrance}")]
     NotPossible {
         /// The action's name.
         action: String,
-        /// The status that is in the way.
-        status: String,
+        /// What is in the way.
+        hindrance: Hindrance,
     },
     /// An argument is over a limit, or malformed: a fault of the app.
     #[error("invalid argument: {reason}")]
@@ -48,6 +49,58 @@ pub enum PhoneError {
         /// For the log.
         reason: String,
     },
+}
+
+/// What is in the way of an action; the app has the words in the technician's language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, uniffi::Enum)]
+pub enum Hindrance {
+    /// The technician is not on the present assignment.
+    #[error("the visit is not assigned to this technician")]
+    NotAssigned,
+    /// Only the lead can do this.
+    #[error("only the lead of the visit can do this")]
+    NotLead,
+    /// The office has cancelled the visit.
+    #[error("the visit is cancelled")]
+    Cancelled,
+    /// The office asks to stop: the visit can only end as not completed.
+    #[error("the office asks to stop work")]
+    StopWork,
+    /// The visit has ended.
+    #[error("the visit has ended")]
+    AlreadyEnded,
+    /// It was done before.
+    #[error("it was done before")]
+    AlreadyDone,
+    /// Only work in progress can be paused.
+    #[error("the work is not in progress")]
+    NotInProgress,
+    /// Only paused work can be resumed.
+    #[error("the work is not paused")]
+    NotPaused,
+    /// The office proposes no such window.
+    #[error("the office proposes no such window")]
+    NoProposal,
+    /// This release of the library cannot record that.
+    #[error("this release cannot record that")]
+    UnknownKind,
+}
+
+impl From<IllegalAct> for Hindrance {
+    fn from(why: IllegalAct) -> Self {
+        match why {
+            IllegalAct::NotAssigned => Self::NotAssigned,
+            IllegalAct::NotLead => Self::NotLead,
+            IllegalAct::Cancelled => Self::Cancelled,
+            IllegalAct::StopWork => Self::StopWork,
+            IllegalAct::AlreadyEnded => Self::AlreadyEnded,
+            IllegalAct::AlreadyDone { status: _ } => Self::AlreadyDone,
+            IllegalAct::NotInProgress => Self::NotInProgress,
+            IllegalAct::NotPaused => Self::NotPaused,
+            IllegalAct::NoProposal => Self::NoProposal,
+            IllegalAct::UnknownKind => Self::UnknownKind,
+        }
+    }
 }
 
 impl From<StoreError> for PhoneError {
@@ -69,8 +122,8 @@ impl From<ActError> for PhoneError {
         match error {
             ActError::NoUser => Self::NotLoggedIn,
             ActError::NotFound(dispatch) => Self::UnknownVisit { dispatch_id: dispatch.to_string() },
-            ActError::Illegal { action, status, why: _ } => {
-                Self::NotPossible { action: action.to_owned(), status: status.name().to_owned() }
+            ActError::Illegal { action, why, status: _ } => {
+                Self::NotPossible { action: action.to_owned(), hindrance: why.into() }
             }
             ActError::Refused(refusal) => Self::InvalidArgument { reason: refusal.to_string() },
             ActError::Store(error) => error.into(),

@@ -16,7 +16,7 @@ mod error;
 mod phone;
 mod records;
 
-pub use error::PhoneError;
+pub use error::{Hindrance, PhoneError};
 pub use phone::Phone;
 pub use records::{
     Action, ActionTaken, ChecklistAnswer, ChecklistLine, DeviceClock, GoneReason, GoneVisit, OpenNotice, PositionFix,

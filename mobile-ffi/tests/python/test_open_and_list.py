@@ -103,8 +103,8 @@ class PhoneTest(unittest.TestCase):
     def test_what_is_not_possible_is_a_typed_error_and_stores_nothing(self):
         phone = self.open_sample()
         with self.assertRaises(mobile.PhoneError.NotPossible) as refused:
-            phone.act("DSP-100", mobile.Action.COMPLETE(), clock(7), None)
-        self.assertEqual(refused.exception.status, "ASSIGNED")
+            phone.act("DSP-100", mobile.Action.RESUME(), clock(7), None)
+        self.assertEqual(refused.exception.hindrance, mobile.Hindrance.NOT_PAUSED)
         with self.assertRaises(mobile.PhoneError.UnknownVisit) as unknown:
             phone.visit("DSP-999")
         self.assertEqual(unknown.exception.dispatch_id, "DSP-999")
