@@ -1,0 +1,38 @@
+//! What every handler needs; cheap to clone.
+
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::service::Service;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What every handler needs; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// Decides.
+    pub service: Service,
+    /// Checks tokens.
+    pub auth: Arc<Authenticator>,
+    /// As it was set.
+    pub config: Arc<Config>,
+    draining: Arc<AtomicBool>,
+}
+
+impl AppState {
+    /// Of its parts.
+    #[must_use]
+    pub fn new(service: Service, auth: Arc<Authenticator>, config: Arc<Config>) -> Self {
+        Self { service, auth, config, draining: Arc::default() }
+    }
+
+    /// From now on the server is not ready: a load balancer sends its requests elsewhere while those under way finish.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// True after [`Self::drain`].
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
