@@ -12,6 +12,7 @@ use super::ledger::{Hand, deed, numbered};
 use super::schema::{REVISION, Region, SUMMARY, from_cbor};
 use super::view::read_fact;
 use super::{Admission, Author, ChangeHash, EncodedChange, Refusal, VisitDoc, chunk};
+use crate::domain::rules::admission::validate_fact;
 use crate::domain::{Answer, ChecklistItemId, Fact};
 use crate::protocol::limits::{ANSWER_BYTES_MAX, CHANGE_OPS_MAX, DOCUMENT_BYTES_MAX, FACTS_MAX, NOTE_CHARS_MAX};
 use automerge::legacy::{ElementId, Key, Op, OpId, OpType};
@@ -276,7 +277,7 @@ impl VisitDoc {
         if fact.device != *author.device {
             return Err(Refusal::BadFact(format!("it names device {}", fact.device)));
         }
-        validate_fact(&fact).map_err(|problem| Refusal::BadFact(problem.to_string()))?;
+        validate_fact(&fact).map_err(Refusal::BadFact)?;
         Ok(fact)
     }
 
@@ -417,7 +418,3 @@ fn duplicate(hash: ChangeHash, bytes: &[u8]) -> Result<Admission, Refusal> {
 }
 
 const UNAPPLICABLE: Refusal = Refusal::Malformed("Automerge could not apply it");
-
-pub(super) fn validate_fact(fact: &Fact) -> Result<(), &'static str> {
-    if fact.seq == 0 { Err("sequence numbers start at 1") } else { Ok(()) }
-}

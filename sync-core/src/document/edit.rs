@@ -1,9 +1,9 @@
 //! Writing: one change for each user action, with an explicit actor and time.
 
-use super::admission::validate_fact;
 use super::ledger::Hand;
 use super::schema::{PLAN_FIELDS, SUMMARY, actor_id, actor_key, plan_registers, to_cbor};
 use super::{ActorKey, DocumentError, Edit, EncodedChange, Rebased, RebasedEdit, Refusal, VisitDoc};
+use crate::domain::rules::admission::validate_fact;
 use crate::domain::{Fact, FactId, Plan, Ruling, Timestamp};
 use crate::protocol::limits::{ANSWER_BYTES_MAX, CHANGE_BYTES_MAX, CHANGE_OPS_MAX, FACTS_MAX, NOTE_CHARS_MAX};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
@@ -142,7 +142,7 @@ impl VisitDoc {
     }
 
     fn check_new_fact(&mut self, fact: &Fact) -> Result<(), Refusal> {
-        validate_fact(fact).map_err(|problem| Refusal::BadFact(problem.to_string()))?;
+        validate_fact(fact).map_err(Refusal::BadFact)?;
         if self.has_fact(&fact.id) {
             return Err(Refusal::BadFact(format!("fact {} is stated already", fact.id)));
         }

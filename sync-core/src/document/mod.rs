@@ -40,7 +40,7 @@ impl std::fmt::Display for ChangeHash {
 }
 
 /// One change, encoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EncodedChange {
     /// Its hash.
     pub hash: ChangeHash,
@@ -48,6 +48,12 @@ pub struct EncodedChange {
     pub actor: ActorKey,
     /// Automerge's change chunk, uncompressed.
     pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for EncodedChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "change {} ({} bytes)", self.hash, self.bytes.len())
+    }
 }
 
 /// Names a document's exact content: the first 8 bytes of the SHA-256 over its sorted heads, big endian.

@@ -31,8 +31,8 @@ pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
 pub const CHANGE_OPS_MAX: usize = 10_000;
 /// Largest saved document; smaller than a frame, so that any document can travel whole.
 pub const DOCUMENT_BYTES_MAX: usize = 768 * 1024;
-/// Most facts in one visit.
-pub const FACTS_MAX: usize = 5_000;
+/// Most facts in one visit; so many, and a ruling on each, fit into a document.
+pub const FACTS_MAX: usize = 2_000;
 /// Longest notes, characters.
 pub const NOTE_CHARS_MAX: usize = 50_000;
 /// Longest checklist answer or summary, bytes.

@@ -1,6 +1,12 @@
 //! A visit in Vienna, its office and its crew: what the tests of the document room share.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, reason = "each test file uses its share")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each test file uses its share"
+)]
 
 use std::collections::BTreeMap;
 use sync_core::document::{ActorKey, Author, Edit, EncodedChange, VisitDoc};
@@ -133,4 +139,89 @@ pub fn retitle(doc: &mut VisitDoc, server: ActorKey, title: &str) -> EncodedChan
     plan.title = title.into();
     plan.revision += 1;
     doc.decide(server, &plan, &BTreeMap::new(), at(1)).unwrap()
+}
+
+/// Changes as a modified app could make them, with Automerge itself and without the rules of this crate.
+pub mod forge {
+    use automerge::transaction::{CommitOptions, Transaction};
+    use automerge::{ActorId, Automerge, Change, ExpandedChange, ObjId, ROOT, ReadDoc};
+    use sha2::{Digest, Sha256};
+    use sync_core::document::{ActorKey, VisitDoc};
+
+    /// The six objects.
+    pub struct Objects {
+        pub plan: ObjId,
+        pub facts: ObjId,
+        pub rulings: ObjId,
+        pub report: ObjId,
+        pub notes: ObjId,
+        pub checklist: ObjId,
+    }
+
+    pub fn automerge(doc: &VisitDoc) -> (Automerge, Objects) {
+        let doc = Automerge::load(&doc.save()).unwrap();
+        let find = |parent: &ObjId, key: &str| doc.get(parent, key).unwrap().unwrap().1;
+        let report = find(&ROOT, "report");
+        let objects = Objects {
+            plan: find(&ROOT, "plan"),
+            facts: find(&ROOT, "facts"),
+            rulings: find(&ROOT, "rulings"),
+            notes: find(&report, "notes"),
+            checklist: find(&report, "checklist"),
+            report,
+        };
+        (doc, objects)
+    }
+
+    /// A change on top of `doc`.
+    pub fn change(doc: &VisitDoc, actor: ActorKey, write: impl FnOnce(&mut Transaction<'_>, &Objects)) -> Change {
+        change_with(doc, actor, CommitOptions::default().with_time(1_770_105_600), write)
+    }
+
+    pub fn change_with(
+        doc: &VisitDoc,
+        actor: ActorKey,
+        options: CommitOptions,
+        write: impl FnOnce(&mut Transaction<'_>, &Objects),
+    ) -> Change {
+        let (mut doc, objects) = automerge(doc);
+        doc.set_actor(ActorId::from(actor.0));
+        let mut tx = doc.transaction();
+        write(&mut tx, &objects);
+        let hash = tx.commit_with(options).0.unwrap();
+        doc.get_change_by_hash(&hash).unwrap()
+    }
+
+    pub fn bytes(doc: &VisitDoc, actor: ActorKey, write: impl FnOnce(&mut Transaction<'_>, &Objects)) -> Vec<u8> {
+        change(doc, actor, write).raw_bytes().to_vec()
+    }
+
+    /// A change taken apart, altered, and put together again with a right checksum.
+    pub fn altered(bytes: &[u8], alter: impl FnOnce(&mut ExpandedChange)) -> Vec<u8> {
+        let mut expanded = Change::from_bytes(bytes.to_vec()).unwrap().decode();
+        alter(&mut expanded);
+        Change::from(expanded).raw_bytes().to_vec()
+    }
+
+    /// A chunk around `body`, with a right checksum.
+    pub fn chunk(kind: u8, body: &[u8]) -> Vec<u8> {
+        let mut hashed = vec![kind];
+        let mut length = body.len();
+        while length >= 0x80 {
+            hashed.push((length & 0x7f) as u8 | 0x80);
+            length >>= 7;
+        }
+        hashed.push(length as u8);
+        hashed.extend(body);
+        let mut chunk = vec![0x85, 0x6f, 0x4a, 0x83];
+        chunk.extend(&Sha256::digest(&hashed)[..4]);
+        chunk.extend(hashed);
+        chunk
+    }
+
+    /// The body of a chunk.
+    pub fn body(chunk: &[u8]) -> Vec<u8> {
+        let length = chunk[9..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+        chunk[9 + length..].to_vec()
+    }
 }
