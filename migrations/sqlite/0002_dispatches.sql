@@ -66,6 +66,8 @@ CREATE TABLE facts (
     seq            INTEGER NOT NULL,
     -- 1 where the ruling says that the device had used the number before.
     seq_reused     INTEGER NOT NULL CHECK (seq_reused IN (0, 1)),
+    -- The plan revision that its author had seen.
+    knew_revision  INTEGER NOT NULL,
     kind           TEXT    NOT NULL,
     occurred_ms    INTEGER NOT NULL,
     serial         TEXT,
@@ -82,6 +84,8 @@ CREATE UNIQUE INDEX facts_sequence ON facts (tenant, device, seq) WHERE seq_reus
 CREATE UNIQUE INDEX facts_serial_accepted ON facts (tenant, serial) WHERE serial IS NOT NULL AND verdict = 'accepted';
 CREATE INDEX facts_serial ON facts (tenant, serial) WHERE serial IS NOT NULL;
 CREATE INDEX facts_held ON facts (held_since_ms) WHERE held_since_ms IS NOT NULL;
+CREATE INDEX facts_held_by_device ON facts (tenant, device, seq) WHERE held_since_ms IS NOT NULL;
+CREATE INDEX facts_held_by_dispatch ON facts (tenant, dispatch_id, seq) WHERE held_since_ms IS NOT NULL;
 
 CREATE TABLE exceptions (
     tenant       TEXT    NOT NULL,
@@ -96,6 +100,8 @@ CREATE TABLE exceptions (
 CREATE INDEX exceptions_by_time ON exceptions (tenant, raised_ms, exception_id);
 CREATE INDEX exceptions_by_dispatch ON exceptions (tenant, dispatch_id, raised_ms, exception_id);
 CREATE INDEX exceptions_open ON exceptions (tenant, raised_ms, exception_id) WHERE resolved_ms IS NULL;
+CREATE INDEX exceptions_open_by_dispatch ON exceptions (tenant, dispatch_id, raised_ms, exception_id)
+    WHERE resolved_ms IS NULL;
 
 CREATE TABLE sla (
     tenant       TEXT    NOT NULL,

@@ -4,6 +4,7 @@
 //! Writes happen in one place only, [`CommitLog::commit`]: one transaction a call, every commit of the call its own
 //! savepoint (group commit).
 
+pub mod audit;
 pub mod sqlite;
 
 use crate::events::Event;
@@ -31,6 +32,16 @@ pub enum StoreError {
         what: &'static str,
         /// Why.
         detail: String,
+    },
+    /// There is no usable database at this path.
+    #[error("the database {path} cannot be used: {problem}; {remedy}")]
+    Unusable {
+        /// Where it should be.
+        path: String,
+        /// What is wrong.
+        problem: String,
+        /// What a person can do.
+        remedy: &'static str,
     },
     /// The database was made by a newer release.
     #[error("the database has schema {found}, this release knows up to {known}; run the newer release")]
