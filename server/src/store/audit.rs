@@ -64,9 +64,7 @@ pub fn verify_chain(tenant: &TenantId, lines: &[AuditRecord]) -> Result<(), usiz
     for (index, line) in lines.iter().enumerate() {
         let follows = match before {
             Some(before) => {
-                line.aggregate == before.aggregate
-                    && line.seq == before.seq + 1
-                    && line.previous_hash == before.hash
+                line.aggregate == before.aggregate && line.seq == before.seq + 1 && line.previous_hash == before.hash
             }
             None => line.seq > 1 || (line.seq == 1 && line.previous_hash == to_hex(&AUDIT_GENESIS)),
         };

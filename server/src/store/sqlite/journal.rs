@@ -1,0 +1,82 @@
+//! Reading the event journal and the audit trail.
+
+use super::SqliteStore;
+use super::rows::{fault, get, json, time, unsigned};
+use crate::events::Event;
+use crate::service::model::AuditRecord;
+use crate::store::audit::to_hex;
+use crate::store::{Journal, StoreError};
+use async_trait::async_trait;
+use sync_core::domain::TenantId;
+
+pub(super) const EVENTS: &str = "SELECT position, json FROM events INDEXED BY events_by_tenant \
+     WHERE tenant = ?1 AND position > ?2 ORDER BY position LIMIT ?3";
+pub(super) const EVENTS_OF_TOPIC: &str = "SELECT position, json FROM events INDEXED BY events_by_topic \
+     WHERE tenant = ?1 AND topic = ?4 AND position > ?2 ORDER BY position LIMIT ?3";
+pub(super) const EVENTS_OF_AGGREGATE: &str = "SELECT position, json FROM events INDEXED BY events_by_aggregate \
+     WHERE tenant = ?1 AND aggregate_id = ?4 AND position > ?2 AND (?5 IS NULL OR topic = ?5) \
+     ORDER BY position LIMIT ?3";
+pub(super) const AUDIT: &str = "SELECT seq, at_ms, actor, action, detail, previous_hash, hash FROM audit \
+     WHERE tenant = ?1 AND aggregate = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
+
+/// A position as SQLite compares it; one beyond its numbers is after everything.
+pub(super) fn position(after: u64) -> i64 {
+    i64::try_from(after).unwrap_or(i64::MAX)
+}
+
+#[async_trait]
+impl Journal for SqliteStore {
+    async fn events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        topic: Option<&str>,
+        aggregate: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(u64, Event)>, StoreError> {
+        let sql = match (topic, aggregate) {
+            (_, Some(_)) => EVENTS_OF_AGGREGATE,
+            (Some(_), None) => EVENTS_OF_TOPIC,
+            (None, None) => EVENTS,
+        };
+        let mut query = sqlx::query(sql).bind(tenant.as_str()).bind(position(after)).bind(limit);
+        if let Some(aggregate) = aggregate {
+            query = query.bind(aggregate).bind(topic);
+        } else if let Some(topic) = topic {
+            query = query.bind(topic);
+        }
+        let rows = query.fetch_all(&self.readers).await.map_err(fault)?;
+        rows.iter().map(|row| Ok((unsigned(row, 0)?, json(row, 1, "event")?))).collect()
+    }
+
+    async fn audit(
+        &self,
+        tenant: &TenantId,
+        aggregate: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        let rows = sqlx::query(AUDIT)
+            .bind(tenant.as_str())
+            .bind(aggregate)
+            .bind(position(after))
+            .bind(limit)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(fault)?;
+        rows.iter()
+            .map(|row| {
+                Ok(AuditRecord {
+                    aggregate: aggregate.to_owned(),
+                    seq: unsigned(row, 0)?,
+                    at: time(row, 1)?,
+                    actor: get(row, 2)?,
+                    action: get(row, 3)?,
+                    detail: json(row, 4, "audit detail")?,
+                    previous_hash: to_hex(get(row, 5)?),
+                    hash: to_hex(get(row, 6)?),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,223 @@
+//! Reading rows: from columns to the service's records.
+
+use crate::service::model::{Device, DispatchRow, SlaRow, StoredDispatch};
+use crate::store::StoreError;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row as _, Sqlite, Type};
+use sync_core::document::StateTag;
+use sync_core::domain::plan::Priority;
+use sync_core::domain::rules::sla::BreachStatus;
+use sync_core::domain::{IdError, Timestamp, VisitStatus, Window};
+
+/// What an unscheduled visit has for a start: it comes last.
+pub(super) const UNSCHEDULED_MS: i64 = i64::MAX;
+
+/// Any error of the database itself.
+pub(super) fn fault(error: sqlx::Error) -> StoreError {
+    StoreError::Database(error.to_string())
+}
+
+/// A value that cannot be what this release, or an older one, wrote.
+pub(super) fn corrupt(what: &'static str) -> impl Fn(String) -> StoreError {
+    move |detail| StoreError::Corrupt { what, detail }
+}
+
+/// One column.
+pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
+    row: &'r SqliteRow,
+    column: usize,
+) -> Result<T, StoreError> {
+    row.try_get(column).map_err(fault)
+}
+
+/// A counter. Stored as what SQLite has: a signed number.
+pub(super) fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, StoreError> {
+    let value: i64 = get(row, column)?;
+    u64::try_from(value).map_err(|_| corrupt("counter")(value.to_string()))
+}
+
+/// A hash of 64 bits, stored as the signed number of the same bits.
+pub(super) fn bits(row: &SqliteRow, column: usize) -> Result<u64, StoreError> {
+    Ok(get::<i64>(row, column)?.cast_unsigned())
+}
+
+/// A point in time.
+pub(super) fn time(row: &SqliteRow, column: usize) -> Result<Timestamp, StoreError> {
+    Ok(Timestamp::from_millis(get(row, column)?))
+}
+
+/// A point in time that may be missing.
+pub(super) fn time_maybe(row: &SqliteRow, column: usize) -> Result<Option<Timestamp>, StoreError> {
+    Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_millis))
+}
+
+/// An id.
+pub(super) fn id<T: TryFrom<String, Error = IdError>>(row: &SqliteRow, column: usize) -> Result<T, StoreError> {
+    T::try_from(get(row, column)?).map_err(|error| corrupt("id")(error.to_string()))
+}
+
+/// An id that may be missing.
+pub(super) fn id_maybe<T: TryFrom<String, Error = IdError>>(
+    row: &SqliteRow,
+    column: usize,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<String> = get(row, column)?;
+    text.map(|text| T::try_from(text).map_err(|error| corrupt("id")(error.to_string()))).transpose()
+}
+
+/// A JSON column.
+pub(super) fn json<T: DeserializeOwned>(row: &SqliteRow, column: usize, what: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(get(row, column)?).map_err(|error| corrupt(what)(error.to_string()))
+}
+
+/// A CBOR column.
+pub(super) fn cbor<T: DeserializeOwned>(row: &SqliteRow, column: usize, what: &'static str) -> Result<T, StoreError> {
+    minicbor_serde::from_slice(get(row, column)?).map_err(|error| corrupt(what)(error.to_string()))
+}
+
+/// A status by its stable name.
+pub(super) fn status(name: &str) -> Result<VisitStatus, StoreError> {
+    VisitStatus::ALL
+        .into_iter()
+        .find(|status| status.name() == name)
+        .ok_or_else(|| corrupt("visit status")(name.to_owned()))
+}
+
+const PRIORITIES: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Emergency];
+
+/// Lowest 0.
+pub(super) fn priority_rank(priority: Priority) -> i64 {
+    match priority {
+        Priority::Low => 0,
+        Priority::Normal => 1,
+        Priority::High => 2,
+        Priority::Emergency => 3,
+    }
+}
+
+/// Name in the database; the same as on the wire.
+pub(super) fn breach_name(status: BreachStatus) -> &'static str {
+    match status {
+        BreachStatus::Provisional => "PROVISIONAL",
+        BreachStatus::Confirmed => "CONFIRMED",
+        BreachStatus::Retracted => "RETRACTED",
+    }
+}
+
+fn breach(name: &str) -> Result<BreachStatus, StoreError> {
+    [BreachStatus::Provisional, BreachStatus::Confirmed, BreachStatus::Retracted]
+        .into_iter()
+        .find(|status| breach_name(*status) == name)
+        .ok_or_else(|| corrupt("service-level status")(name.to_owned()))
+}
+
+/// A dispatch's columns, from `dispatches d LEFT JOIN sla s`; [`stored_dispatch`] reads them.
+///
+/// `undelivered_to`: the latest entry about the visit in a technician's feed lies beyond what any of their phones has
+/// stored.
+macro_rules! stored_columns {
+    () => {
+        "d.dispatch_id, d.service_order_id, d.location_id, d.revision, d.status, d.priority, d.technician, d.epoch, \
+         d.start_ms, d.end_ms, d.sla_deadline_ms, d.created_ms, d.updated_ms, d.plan, d.state, d.card, d.tag, \
+         d.delivered_epoch, d.delivered_ms, \
+         (SELECT json_group_array(f.technician) FROM \
+            (SELECT technician, max(seq) AS latest FROM feed \
+             WHERE tenant = d.tenant AND dispatch_id = d.dispatch_id GROUP BY technician) f \
+          WHERE f.latest > coalesce((SELECT max(v.acknowledged) FROM devices v \
+             WHERE v.tenant = d.tenant AND v.technician = f.technician AND v.revoked_ms IS NULL), 0)), \
+         (SELECT count(*) FROM exceptions x \
+          WHERE x.tenant = d.tenant AND x.dispatch_id = d.dispatch_id AND x.resolved_ms IS NULL), \
+         s.deadline_ms, s.status, s.announced_ms, s.decided_ms, s.arrived_ms"
+    };
+}
+pub(super) use stored_columns;
+
+/// How many columns [`stored_columns`] has.
+pub(super) const STORED_COLUMNS: usize = 26;
+
+/// Reads [`stored_columns`].
+pub(super) fn stored_dispatch(row: &SqliteRow) -> Result<StoredDispatch, StoreError> {
+    let start: i64 = get(row, 8)?;
+    let scheduled = match (start, time_maybe(row, 9)?) {
+        (UNSCHEDULED_MS, _) | (_, None) => None,
+        (start, Some(end)) => Some(Window { start: Timestamp::from_millis(start), end }),
+    };
+    let rank: i64 = get(row, 5)?;
+    let priority = usize::try_from(rank)
+        .ok()
+        .and_then(|rank| PRIORITIES.get(rank).copied())
+        .ok_or_else(|| corrupt("priority")(rank.to_string()))?;
+    let dispatch_row = DispatchRow {
+        dispatch_id: id(row, 0)?,
+        service_order_id: id(row, 1)?,
+        location_id: id(row, 2)?,
+        revision: unsigned(row, 3)?,
+        status: status(get(row, 4)?)?,
+        priority,
+        technician_id: id_maybe(row, 6)?,
+        epoch: unsigned(row, 7)?,
+        scheduled,
+        sla_deadline: time_maybe(row, 10)?,
+        created_at: time(row, 11)?,
+        updated_at: time(row, 12)?,
+        plan: json(row, 13, "plan")?,
+        state: json(row, 14, "visit state")?,
+        card: cbor(row, 15, "visit card")?,
+    };
+    let delivered_epoch: Option<i64> = get(row, 17)?;
+    let sla = match time_maybe(row, 21)? {
+        None => None,
+        Some(_) => Some(sla_row(row, 0, 21)?),
+    };
+    Ok(StoredDispatch {
+        row: dispatch_row,
+        tag: StateTag(bits(row, 16)?),
+        delivered_epoch: delivered_epoch.map(i64::cast_unsigned),
+        delivered_at: time_maybe(row, 18)?,
+        undelivered_to: json(row, 19, "list of technicians")?,
+        sla,
+        open_exceptions: u32::try_from(get::<i64>(row, 20)?).unwrap_or(u32::MAX),
+    })
+}
+
+/// Reads a service-level record: the dispatch's id in one column, the rest from `first` on.
+pub(super) fn sla_row(row: &SqliteRow, dispatch: usize, first: usize) -> Result<SlaRow, StoreError> {
+    Ok(SlaRow {
+        dispatch_id: id(row, dispatch)?,
+        deadline: time(row, first)?,
+        status: breach(get(row, first + 1)?)?,
+        announced_at: time(row, first + 2)?,
+        decided_at: time_maybe(row, first + 3)?,
+        arrived_at: time_maybe(row, first + 4)?,
+    })
+}
+
+/// A device's columns; [`device`] reads them.
+macro_rules! device_columns {
+    () => {
+        "v.device, v.technician, v.app, v.registered_ms, v.seen_ms, v.ledger, v.ledger_version, v.pending, \
+         v.oldest_pending_ms, v.complete_ms, v.acknowledged, v.revoked_ms, v.wiped_ms, v.digest_mismatches"
+    };
+}
+pub(super) use device_columns;
+
+/// Reads [`device_columns`].
+pub(super) fn device(row: &SqliteRow) -> Result<Device, StoreError> {
+    Ok(Device {
+        device: id(row, 0)?,
+        technician: id(row, 1)?,
+        app: get(row, 2)?,
+        registered_at: time(row, 3)?,
+        seen_at: time(row, 4)?,
+        ledger: json(row, 5, "sequence ledger")?,
+        ledger_version: unsigned(row, 6)?,
+        pending: u32::try_from(get::<i64>(row, 7)?).unwrap_or(u32::MAX),
+        oldest_pending: time_maybe(row, 8)?,
+        complete_at: time_maybe(row, 9)?,
+        acknowledged: unsigned(row, 10)?,
+        revoked_at: time_maybe(row, 11)?,
+        wiped_at: time_maybe(row, 12)?,
+        digest_mismatches: unsigned(row, 13)?,
+    })
+}
