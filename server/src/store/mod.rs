@@ -5,6 +5,8 @@
 //! savepoint (group commit).
 
 pub mod audit;
+#[doc(hidden)]
+pub mod conformance;
 pub mod sqlite;
 
 use crate::events::Event;

@@ -1,0 +1,57 @@
+//! The suite that every store passes: at least one story for every method of the traits, each on a fresh store.
+//!
+//! A backend's test names a function that gives a fresh, empty store, and lets [`store_conformance!`](crate::store_conformance)
+//! make one test a story:
+//!
+//! ```ignore
+//! async fn fresh() -> (Arc<dyn Store>, impl Drop) { … }
+//! crm_dispatch_server::store_conformance!(fresh);
+//! ```
+//!
+//! What comes with the store is dropped after the story.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+pub mod calendar;
+pub mod commits;
+pub mod feeds;
+pub mod fixture;
+pub mod history;
+pub mod journal;
+pub mod people;
+pub mod reading;
+
+/// One test a story; see [`conformance`](crate::store::conformance).
+#[macro_export]
+macro_rules! store_conformance {
+    ($fresh:ident) => {
+        $crate::store_conformance! { @ $fresh;
+            calendar: two_dispatchers_book_one_technician_and_one_wins, a_visit_moves_within_its_own_booking,
+                a_released_booking_is_free, bookings_of_a_window;
+            commits: a_dispatch_is_written_as_a_whole, whoever_was_slower_decides_again,
+                one_bad_commit_does_not_hold_up_its_group, a_service_order_has_one_dispatch,
+                a_consumed_event_is_known_for_ever, an_idempotency_key_answers_what_it_answered,
+                a_change_comes_once, a_fact_is_ruled_once, a_sequence_number_has_one_owner,
+                a_serial_number_is_used_once, a_push_of_a_thousand_facts, numbers_grow_and_never_repeat,
+                the_identity_stays, tenants_do_not_meet, pruning_forgets_old_keys;
+            feeds: a_feed_counts_without_gaps_whoever_commits, what_a_phone_lacks, what_a_technician_holds,
+                a_departure_leaves_a_tombstone, visits_to_be_let_go, delivery_is_known_when_the_phone_has_stored_it,
+                pruning_keeps_what_a_phone_may_need;
+            history: a_phone_that_follows_pages_holds_exactly_what_it_should;
+            journal: events_in_order, the_audit_trail_is_one_chain;
+            people: technicians_and_sites_by_version, a_device_belongs_to_one_technician,
+                two_connections_of_one_device, what_a_device_reports, facts_that_wait;
+            reading: documents_of_several, a_search_turns_its_pages, a_search_by_status_tells_delivered_ones,
+                exceptions_newest_first, what_needs_a_look, service_levels_of_a_window;
+        }
+    };
+    (@ $fresh:ident; $($room:ident: $($story:ident),*;)*) => {
+        $(mod $room {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                let (store, _kept) = super::$fresh().await;
+                $crate::store::conformance::$room::$story(store).await;
+            })*
+        })*
+    };
+}

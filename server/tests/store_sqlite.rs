@@ -1,0 +1,15 @@
+//! The store's suite on SQLite.
+
+use crm_dispatch_server::store::Store;
+use crm_dispatch_server::store::sqlite::SqliteStore;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+async fn fresh() -> (Arc<dyn Store>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("dispatch.db")).await.unwrap();
+    println!("store conformance: SQLite");
+    (store, directory)
+}
+
+crm_dispatch_server::store_conformance!(fresh);
