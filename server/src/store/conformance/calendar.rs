@@ -65,8 +65,14 @@ pub async fn a_released_booking_is_free(store: Arc<dyn Store>) {
     let contains = booked(write(&visit("DSP-4"), 1), &ben, window(-100, 500));
     let refused = try_commit(&*store, Commit { dispatch: Some(contains), ..blank(0) }).await;
     assert!(matches!(refused, Err(CommitError::Overlap { .. })), "{refused:?}");
-    // Nobody has it any more.
+    // A commit that says nothing of calendars leaves them; then nobody has the visit any more.
     commit_dispatch(&*store, 0, write(&visit("DSP-1"), 2)).await;
+    let blocked = booked(write(&visit("DSP-2"), 1), &anna, window(0, 60));
+    let refused = try_commit(&*store, Commit { dispatch: Some(blocked), ..blank(0) }).await;
+    assert!(matches!(refused, Err(CommitError::Overlap { .. })), "{refused:?}");
+    let mut released = write(&visit("DSP-1"), 3);
+    released.bookings = Some(Vec::new());
+    commit_dispatch(&*store, 0, released).await;
     commit_dispatch(&*store, 0, booked(write(&visit("DSP-2"), 1), &anna, window(0, 60))).await;
 }
 

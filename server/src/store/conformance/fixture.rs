@@ -109,7 +109,7 @@ pub fn write(id: &DispatchId, revision: u64) -> DispatchWrite {
         tag: tag_of(id, revision),
         changes: vec![change_of(id, revision, None)],
         facts: Vec::new(),
-        bookings: Vec::new(),
+        bookings: None,
         feed: Vec::new(),
         exceptions: Vec::new(),
         sla: None,
@@ -132,7 +132,7 @@ pub fn scheduled(mut write: DispatchWrite, span: Window) -> DispatchWrite {
     write
 }
 pub fn booked(mut write: DispatchWrite, technician: &TechnicianId, span: Window) -> DispatchWrite {
-    write.bookings.push(Booking { technician: technician.clone(), span });
+    write.bookings.get_or_insert_default().push(Booking { technician: technician.clone(), span });
     write
 }
 pub fn held_by(mut write: DispatchWrite, technician: &TechnicianId) -> DispatchWrite {

@@ -349,7 +349,9 @@ async fn write_dispatch(
     if !write.facts.is_empty() {
         write_facts(connection, commit, write).await?;
     }
-    write_bookings(connection, &commit.tenant, write, &ends.bookings).await?;
+    if let Some(bookings) = &write.bookings {
+        write_bookings(connection, &commit.tenant, write, bookings, &ends.bookings).await?;
+    }
     if !write.exceptions.is_empty() {
         write_exceptions(connection, &commit.tenant, &write.exceptions).await?;
     }
@@ -464,11 +466,12 @@ async fn write_bookings(
     connection: &mut SqliteConnection,
     tenant: &TenantId,
     write: &DispatchWrite,
+    bookings: &[Booking],
     before: &BTreeSet<(String, i64, i64)>,
 ) -> Result<(), Failure> {
     let row =
         |booking: &Booking| (booking.technician.to_string(), booking.span.start.millis(), booking.span.end.millis());
-    let bookings: BTreeSet<_> = write.bookings.iter().map(row).collect();
+    let bookings: BTreeSet<_> = bookings.iter().map(row).collect();
     if bookings == *before {
         return Ok(());
     }
