@@ -8,8 +8,9 @@
 
 use super::trace::TraceContext;
 use crate::auth::AuthError;
+use crate::service::Service;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -30,9 +31,12 @@ pub enum LogLevel {
     Debug,
 }
 
-/// An error on its way to the caller.
+/// An error on its way to the caller. Small, since it is half of every handler's result.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Debug, Clone)]
+struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
@@ -72,7 +76,7 @@ impl ApiError {
     /// An error of the caller's making, without details.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
+        Self(Box::new(Refusal {
             status,
             code,
             message: message.into(),
@@ -81,27 +85,27 @@ impl ApiError {
             challenge: None,
             retry_after_seconds: None,
             cause: None,
-        }
+        }))
     }
 
     /// With details: a JSON object.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = details;
+        self.0.details = details;
         self
     }
 
     /// With another loudness.
     #[must_use]
     pub fn with_log(mut self, log: LogLevel) -> Self {
-        self.log = log;
+        self.0.log = log;
         self
     }
 
     /// Tells the caller when to come back.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
-        self.retry_after_seconds = Some(seconds);
+        self.0.retry_after_seconds = Some(seconds);
         self
     }
 
@@ -109,7 +113,7 @@ impl ApiError {
     #[must_use]
     pub fn internal(cause: impl Into<String>) -> Self {
         let mut error = Self::of_status(StatusCode::INTERNAL_SERVER_ERROR);
-        error.cause = Some(cause.into());
+        error.0.cause = Some(cause.into());
         error
     }
 
@@ -164,21 +168,21 @@ impl ApiError {
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 
     fn write_log(&self) {
-        let (status, code, cause) = (self.status.as_u16(), self.code, self.cause.as_deref());
-        match self.log {
+        let (status, code, cause) = (self.0.status.as_u16(), self.0.code, self.0.cause.as_deref());
+        match self.0.log {
             LogLevel::Error => tracing::error!(status, code, cause, "refused"),
             LogLevel::Warn => tracing::warn!(status, code, cause, "refused"),
-            LogLevel::Debug => tracing::debug!(status, code, cause, message = %self.message, "refused"),
+            LogLevel::Debug => tracing::debug!(status, code, cause, message = %self.0.message, "refused"),
         }
     }
 }
@@ -186,7 +190,7 @@ impl ApiError {
 impl From<AuthError> for ApiError {
     fn from(error: AuthError) -> Self {
         let mut refusal = Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string());
-        refusal.challenge = Some(error.challenge());
+        refusal.0.challenge = Some(error.challenge());
         match error {
             AuthError::MissingClaim(claim) | AuthError::InvalidClaim(claim) => {
                 refusal.with_details(json!({ "claim": claim }))
@@ -206,12 +210,12 @@ impl From<AuthError> for ApiError {
 impl IntoResponse for ApiError {
     /// Status and headers; [`dress`] writes the body.
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         let headers = response.headers_mut();
-        if let Some(challenge) = self.challenge {
+        if let Some(challenge) = self.0.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(seconds) = self.retry_after_seconds {
+        if let Some(seconds) = self.0.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
@@ -220,7 +224,7 @@ impl IntoResponse for ApiError {
 }
 
 /// Gives every error response its body.
-pub(super) async fn dress(request: Request, next: Next) -> Response {
+pub(super) async fn dress(State(service): State<Service>, request: Request, next: Next) -> Response {
     let trace = request.extensions().get::<TraceContext>().cloned().unwrap_or_default();
     let response = next.run(request).await;
     let status = response.status();
@@ -231,10 +235,10 @@ pub(super) async fn dress(request: Request, next: Next) -> Response {
     let error = parts.extensions.remove::<ApiError>().unwrap_or_else(|| ApiError::of_status(status));
     error.write_log();
     let body = ErrorBody {
-        error: error.code.to_owned(),
-        message: error.message.into_owned(),
-        details: error.details,
-        timestamp: now(),
+        error: error.0.code.to_owned(),
+        message: error.0.message.into_owned(),
+        details: error.0.details,
+        timestamp: service.now(),
         trace_id: trace.trace_id().to_owned(),
     };
     for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING] {
@@ -244,9 +248,4 @@ pub(super) async fn dress(request: Request, next: Next) -> Response {
     parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let text = serde_json::to_vec(&body).unwrap_or_default();
     Response::from_parts(parts, Body::from(text))
-}
-
-fn now() -> Timestamp {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
 }

@@ -3,11 +3,12 @@
 use super::error::{ApiError, dress};
 use super::trace::{REQUEST_ID, TRACEPARENT, TraceContext, follow};
 use crate::config::ServerConfig;
+use crate::service::Service;
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::time::Duration;
@@ -32,10 +33,10 @@ pub const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-re
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Puts the layers around the routes.
-pub(super) fn around(routes: Router, config: &ServerConfig) -> Router {
+pub(super) fn around(routes: Router, service: Service, config: &ServerConfig) -> Router {
     // Inside `dress`: whatever these answer gets the error body.
     let guarded = ServiceBuilder::new()
-        .layer(from_fn(dress))
+        .layer(from_fn_with_state(service, dress))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(HandleErrorLayer::new(shed))
         .layer(LoadShedLayer::new())

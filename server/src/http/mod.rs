@@ -25,7 +25,7 @@ use axum::Router;
 use axum::http::header;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
-use handlers::{devices, dispatches, events, exceptions, health, locations, reports, technicians};
+use handlers::{devices, dispatches, events, exceptions, health, locations, reports, sync, technicians};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,13 +35,11 @@ use utoipa_swagger_ui::SwaggerUi;
 pub const PREFIX: &str = "/api/v1/crm/dispatch";
 
 /// The server's router, ready to be served.
-#[must_use]
 pub fn router(app: AppState) -> Router {
     router_with(app, Router::new())
 }
 
-/// Like [`router`], with more routes (full paths) inside the same layers: the phones' WebSocket.
-#[must_use]
+/// Like [`router`], with more routes (full paths) inside the same layers, for a binary that serves something of its own.
 pub fn router_with(app: AppState, more: Router<AppState>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let document = openapi::complete(document);
@@ -51,9 +49,9 @@ pub fn router_with(app: AppState, more: Router<AppState>) -> Router {
         async move { ([(header::CONTENT_TYPE, "application/json")], text).into_response() }
     });
     let page = SwaggerUi::new(DOCS_PATH).config(utoipa_swagger_ui::Config::from(OPENAPI_PATH));
-    let config = std::sync::Arc::clone(&app.config);
+    let (service, config) = (app.service.clone(), std::sync::Arc::clone(&app.config));
     let routes = routes.merge(more).route(OPENAPI_PATH, served).merge(page).with_state(app);
-    layers::around(routes, &config.server)
+    layers::around(routes, service, &config.server)
 }
 
 /// The OpenAPI document of all calls.
@@ -93,7 +91,8 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(exceptions::resolve))
         .routes(routes!(events::journal, events::ingest))
         .routes(routes!(reports::audit))
-        .routes(routes!(reports::sla));
+        .routes(routes!(reports::sla))
+        .routes(routes!(sync::connect));
     OpenApiRouter::with_openapi(openapi::skeleton())
         .nest(PREFIX, calls)
         .routes(routes!(health::live))

@@ -34,6 +34,7 @@ pub const DOCS_PATH: &str = "/docs";
         (name = "exceptions", description = "What a person must decide"),
         (name = "events", description = "The journal of published events, and the way in for consumed ones"),
         (name = "reports", description = "Audit trail and service levels"),
+        (name = "sync", description = "Phones"),
         (name = "health", description = "For load balancers and supervisors"),
     ),
     modifiers(&Bearer)

@@ -3,6 +3,7 @@
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::service::Service;
+use crate::sync::SyncGate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +16,8 @@ pub struct AppState {
     pub auth: Arc<Authenticator>,
     /// As it was set.
     pub config: Arc<Config>,
+    /// Takes phones.
+    pub sync: Arc<SyncGate>,
     draining: Arc<AtomicBool>,
 }
 
@@ -22,10 +25,12 @@ impl AppState {
     /// Of its parts.
     #[must_use]
     pub fn new(service: Service, auth: Arc<Authenticator>, config: Arc<Config>) -> Self {
-        Self { service, auth, config, draining: Arc::default() }
+        let sync = SyncGate::new(service.clone(), config.sync.connections_max);
+        Self { service, auth, config, sync, draining: Arc::default() }
     }
 
     /// From now on the server is not ready: a load balancer sends its requests elsewhere while those under way finish.
+    /// Phones are told by [`SyncGate::drain`].
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

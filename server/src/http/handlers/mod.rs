@@ -7,4 +7,5 @@ pub(super) mod exceptions;
 pub(super) mod health;
 pub(super) mod locations;
 pub(super) mod reports;
+pub(super) mod sync;
 pub(super) mod technicians;
