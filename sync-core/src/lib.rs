@@ -2,7 +2,7 @@
 //!
 //! Principle: **facts are accepted, plans are arbitrated.** What physically happened is the technician's to state,
 //! append-only, and never dropped. What shall happen is the office's. A visit's status is *computed* from both by
-//! [`domain::fold`], one pure function that phone and server share; it is never a mergeable register.
+//! [`domain::fold()`], one pure function that phone and server share; it is never a mergeable register.
 //!
 //! Rooms, in reading order:
 //! - [`domain`]: ids, time, plan, facts, rulings, the lifecycle fold, the conflict rules. No IO, no CRDT.

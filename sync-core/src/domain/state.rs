@@ -1,4 +1,4 @@
-//! The state of a visit, computed by [`super::fold`] and never stored as a mergeable value.
+//! The state of a visit, computed by [`super::fold()`] and never stored as a mergeable value.
 
 use super::ruling::RulingReason;
 use super::{DeviceId, FactId, PartNumber, SerialNumber, TechnicianId, Timestamp};
