@@ -400,6 +400,19 @@ proptest! {
     }
 
     #[test]
+    fn nothing_is_moved_under_a_cancellation(view in view(), cancellation in cancellation(), lead in technician()) {
+        let plan = Plan { cancellation: Some(cancellation), ..view.plan };
+        prop_assume!(plan.standing_cancellation().is_some());
+        let state = fold_ruled(&VisitView { plan: plan.clone(), ..view });
+        let by = UserId::new("dora").unwrap();
+        let command = Command { by: &by, now: Timestamp::from_millis(1_770_030_000_000) };
+        prop_assert!(office::assign(&plan, &state, &command, &lead, &[]).is_err());
+        prop_assert!(office::unassign(&plan, &state, &command).is_err());
+        prop_assert!(office::reschedule(&plan, &state, &command, &Reschedule::default()).is_err());
+        prop_assert!(office::cancel(&plan, &state, &command, "once more").is_err());
+    }
+
+    #[test]
     fn whatever_is_commanded_and_stated_the_fencing_token_only_grows(
         steps in vec((0_u8..7, fact(), window(), any::<bool>()), 1..24),
     ) {
