@@ -3,6 +3,7 @@
 //! `http` and `sync` know `service`; `service` knows the traits of `store` and the pure rules of `sync-core`; only the wiring
 //! names a backend.
 
+pub mod app;
 pub mod auth;
 pub mod config;
 pub mod events;

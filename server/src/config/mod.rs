@@ -60,7 +60,7 @@ pub struct ServerConfig {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
-    /// `sqlite://PATH` or `sqlite::memory:`.
+    /// `sqlite://PATH`.
     pub url: String,
 }
 
@@ -69,8 +69,6 @@ pub struct DatabaseConfig {
 pub enum Database {
     /// A file.
     SqliteFile(PathBuf),
-    /// Forgotten with the process.
-    SqliteMemory,
 }
 
 /// Who is let in.
@@ -175,7 +173,6 @@ impl Config {
     pub fn development_secret_path(&self) -> Option<PathBuf> {
         match self.database.parse().ok()? {
             Database::SqliteFile(path) => Some(path.with_extension("secret")),
-            Database::SqliteMemory => None,
         }
     }
 }

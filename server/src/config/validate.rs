@@ -60,9 +60,6 @@ impl DatabaseConfig {
     /// # Errors
     /// [`ConfigError`] when this release cannot open it. The url itself is not repeated: it may hold a password.
     pub fn parse(&self) -> Result<Database, ConfigError> {
-        if self.url == "sqlite::memory:" {
-            return Ok(Database::SqliteMemory);
-        }
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
             return Err(error(
                 "database.url",

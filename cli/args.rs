@@ -1,0 +1,101 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use sync_core::domain::{DeviceId, TechnicianId, TenantId, UserId};
+
+/// Dispatch for field technicians: offline-first phones, a REST back office, events.
+///
+/// Start with `crm-dispatch demo`: it runs a whole working day of twelve technicians in about a minute, checks that nothing
+/// was lost, then keeps serving so that you can look around.
+#[derive(Debug, Parser)]
+#[command(name = "crm-dispatch", version, about, long_about, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// A configuration file; `crm-dispatch config` prints one with every setting and its default. The environment overrides
+    /// it: CRM_DISPATCH__SERVER__PORT=9500.
+    #[arg(long, global = true, value_name = "FILE", env = "CRM_DISPATCH_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve REST and phones until stopped.
+    Serve(ServeOptions),
+    /// Print a token that the server accepts, for trying things out.
+    ///
+    /// Example: crm-dispatch token --role dispatcher --role admin
+    Token(TokenOptions),
+    /// Make or migrate the database, and say where it is. `serve` does the same at its start.
+    Migrate,
+    /// Take in consumed events from a file: one JSON envelope a line, as Service Orders publishes them.
+    ///
+    /// Safe to repeat: an event is taken once, whatever happens.
+    Ingest(IngestOptions),
+    /// Tell a database that it was restored from a backup, before serving from it: phones then give again what it lost.
+    Restored,
+    /// Print the OpenAPI document of the REST API.
+    Openapi,
+    /// Print the commented default configuration.
+    Config,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    /// The port to listen on, instead of the configured one; 0 takes a free one and says which.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenOptions {
+    /// What the caller may do; repeat for more.
+    #[arg(long, value_enum, required = true)]
+    pub(crate) role: Vec<RoleName>,
+    /// Whose data.
+    #[arg(long, default_value = "tenant-001")]
+    pub(crate) tenant: TenantId,
+    /// Who.
+    #[arg(long, default_value = "cli")]
+    pub(crate) sub: UserId,
+    /// Which technician; needed with `--role technician`.
+    #[arg(long)]
+    pub(crate) technician: Option<TechnicianId>,
+    /// Only for this device.
+    #[arg(long)]
+    pub(crate) device: Option<DeviceId>,
+    /// Valid for this many hours instead of the configured time.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub(crate) hours: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RoleName {
+    /// Plans visits.
+    Dispatcher,
+    /// Goes there.
+    Technician,
+    /// Another system.
+    Integration,
+    /// Everything a dispatcher may, and the master data and devices.
+    Admin,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IngestOptions {
+    /// The file; `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// Whose data; each line must name the same tenant.
+    #[arg(long, default_value = "tenant-001")]
+    pub(crate) tenant: TenantId,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,294 @@
+//! The wiring: the one place that names a backend and puts the rooms together.
+
+use crate::auth::{
+    Authenticator, IssueError, JwksFile, KeyError, Secret, SecretError, TokenRequest, development_secret, issue_token,
+    system_clock,
+};
+use crate::config::{Config, ConfigError, Database};
+use crate::http::{ApiError, AppState, Signed, router_with};
+use crate::service::{Clock, IdSource, Service, ServiceConfig, SystemClock};
+use crate::store::StoreError;
+use crate::store::sqlite::SqliteStore;
+use crate::sync::{NotTaken, SyncGate};
+use axum::Router;
+use axum::extract::{State, WebSocketUpgrade};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use sync_core::protocol::limits::SYNC_PATH;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often time alone is given a chance to decide: service levels, held facts, the phones' window.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// On shutdown phones are told to come back after this long, and up to twice as long.
+const DRAIN_RETRY_AFTER_MS: u32 = 1_000;
+/// On shutdown phones have this long to take the farewell.
+const DRAIN_PHONES_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the server did not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The shared secret.
+    #[error("auth.secret: {0}")]
+    Secret(#[from] SecretError),
+    /// The published keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The address.
+    #[error("cannot listen on {address}: {source}; another server may be running there, or set server.port")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Makes tokens with the server's own secret.
+#[derive(Debug, Clone)]
+pub struct TokenIssuer {
+    secret: Secret,
+    issuer: String,
+    audience: String,
+    lifetime_seconds: i64,
+}
+
+impl TokenIssuer {
+    /// The issuer of a configuration with a secret; where none is set, the one kept beside the embedded database.
+    ///
+    /// # Errors
+    /// [`StartError`] when there is none and none can be made.
+    pub fn new(config: &Config) -> Result<Option<Self>, StartError> {
+        let secret = match (&config.auth.secret, config.development_secret_path()) {
+            (Some(secret), _) => secret.clone(),
+            (None, _) if config.auth.jwks_file.is_some() => return Ok(None),
+            (None, Some(path)) => development_secret(&path)?,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Self {
+            secret,
+            issuer: config.auth.issuer.clone(),
+            audience: config.auth.audience.clone(),
+            lifetime_seconds: i64::from(config.auth.token_lifetime_seconds),
+        }))
+    }
+
+    /// A token, valid from now for the configured time.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue(&self, request: &TokenRequest) -> Result<String, IssueError> {
+        self.issue_for(request, self.lifetime_seconds)
+    }
+
+    /// A token, valid from now for `lifetime_seconds`.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue_for(&self, request: &TokenRequest, lifetime_seconds: i64) -> Result<String, IssueError> {
+        let now_seconds = SystemClock.now().millis() / 1000;
+        issue_token(&self.secret, &self.issuer, &self.audience, now_seconds, lifetime_seconds, request)
+    }
+}
+
+/// What a test or a demo brings of its own.
+pub struct Parts {
+    /// The domain's time; tokens and timers stay on the machine's.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: IdSource,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), ids: IdSource::random() }
+    }
+}
+
+/// A server that is running.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    service: Service,
+    issuer: Option<TokenIssuer>,
+    store: Arc<SqliteStore>,
+    app: AppState,
+    gate: Arc<SyncGate>,
+    stop: watch::Sender<bool>,
+    http: JoinHandle<()>,
+    sweep: JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+/// Opens the embedded database, making or migrating it.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_store(config: &Config) -> Result<(Arc<SqliteStore>, PathBuf), StartError> {
+    let Database::SqliteFile(path) = config.database.parse()?;
+    Ok((SqliteStore::open(&path).await?, path))
+}
+
+/// A service on a store that is not served: for `ingest` and other commands.
+#[must_use]
+pub fn service(store: &Arc<SqliteStore>, config: &Config, parts: Parts) -> Service {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let held_after_end_ms = i64::from(config.sync.window_days_back) * DAY_MS;
+    let settings = ServiceConfig { held_after_end_ms, ..ServiceConfig::default() };
+    Service::new(Arc::clone(store) as Arc<dyn crate::store::Store>, parts.clock, parts.ids, settings)
+}
+
+impl Server {
+    /// Opens the database, binds the address, serves.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let issuer = TokenIssuer::new(&config)?;
+        let jwks = match &config.auth.jwks_file {
+            Some(path) => Some(JwksFile::open(path, i64::from(config.auth.jwks_recheck_seconds), system_clock())?),
+            None => None,
+        };
+        let secrets: Vec<Secret> =
+            issuer.iter().map(|issuer| issuer.secret.clone()).chain(config.auth.previous_secret.clone()).collect();
+        let auth = Authenticator::new(
+            config.auth.issuer.as_str(),
+            config.auth.audience.as_str(),
+            i64::from(config.auth.leeway_seconds),
+            &secrets,
+            jwks,
+            system_clock(),
+        );
+        let address = config.server.address();
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let (store, _) = open_store(&config).await?;
+        let service = service(&store, &config, parts);
+        let gate = SyncGate::new(service.clone(), config.sync.connections_max);
+        let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config));
+        let router = router_with(app.clone(), sync_route(Arc::clone(&gate)));
+        let stop = watch::Sender::new(false);
+        Ok(Self {
+            http: tokio::spawn(serve(listener, router, stop.subscribe())),
+            sweep: tokio::spawn(sweep(service.clone(), stop.subscribe())),
+            drain_timeout: config.server.drain_timeout(),
+            address,
+            service,
+            issuer,
+            store,
+            app,
+            gate,
+            stop,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base URL for REST clients and phones.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The service, in the same process.
+    #[must_use]
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Makes tokens; `None` where only published keys are trusted.
+    #[must_use]
+    pub fn issuer(&self) -> Option<&TokenIssuer> {
+        self.issuer.as_ref()
+    }
+
+    /// Phones connected now.
+    #[must_use]
+    pub fn phones(&self) -> usize {
+        self.gate.connected()
+    }
+
+    /// Drains: not ready any more, phones are told when to come back, requests under way finish, the database is closed.
+    pub async fn shutdown(self) {
+        self.app.drain();
+        if tokio::time::timeout(DRAIN_PHONES_TIMEOUT, self.gate.drain(DRAIN_RETRY_AFTER_MS)).await.is_err() {
+            tracing::warn!(phones = self.gate.connected(), "some phones did not take the farewell in time");
+        }
+        self.stop.send_replace(true);
+        if tokio::time::timeout(self.drain_timeout, self.http).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+        let _ = self.sweep.await;
+        self.store.close().await;
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    let listener = listener.tap_io(|socket| {
+        // Small frames must not wait for acknowledgements of earlier ones.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+    });
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped(stop)).await {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+async fn sweep(service: Service, stop: watch::Receiver<bool>) {
+    let stopped = stopped(stop);
+    tokio::pin!(stopped);
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = every.tick() => {
+                if let Err(error) = service.sweep().await {
+                    tracing::error!(?error, "the sweep failed; it is tried again");
+                }
+            }
+        }
+    }
+}
+
+fn sync_route(gate: Arc<SyncGate>) -> Router<AppState> {
+    let handler = move |State(_): State<AppState>, Signed(principal): Signed, upgrade: WebSocketUpgrade| {
+        let gate = Arc::clone(&gate);
+        async move { gate.accept(principal, upgrade).unwrap_or_else(|refused| refusal(&refused)) }
+    };
+    Router::new().route(SYNC_PATH, get(handler))
+}
+
+fn refusal(refused: &NotTaken) -> Response {
+    let error = match refused {
+        NotTaken::NoTechnician => ApiError::new(StatusCode::FORBIDDEN, "FORBIDDEN", refused.to_string()),
+        NotTaken::Full | NotTaken::Draining => {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", refused.to_string()).with_retry_after(2)
+        }
+    };
+    error.into_response()
+}
