@@ -3,3 +3,6 @@
 //! Nothing here knows the server's code: it is spoken to through REST and the WebSocket like any other.
 
 pub mod city;
+pub mod clock;
+pub mod ledger;
+pub mod office;

@@ -1,0 +1,190 @@
+//! What the office reads, as far as it looks.
+
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use sync_core::domain::{
+    ChecklistItemId, DeviceId, DispatchId, FactId, RulingReason, ServiceOrderId, TechnicianId, Timestamp, Verdict,
+    VisitStatus, Window,
+};
+
+/// A page of a list.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Where the next page starts; `None` on the last.
+    #[serde(default = "Option::default")]
+    pub next_cursor: Option<String>,
+}
+
+/// A dispatch in a list.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DispatchSummary {
+    /// Which.
+    pub dispatch_id: DispatchId,
+    /// The order behind it.
+    pub service_order_id: ServiceOrderId,
+    /// Where it stands.
+    pub status: VisitStatus,
+    /// The lead.
+    #[serde(default)]
+    pub technician_id: Option<TechnicianId>,
+    /// The current epoch.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Planned start and end.
+    #[serde(default)]
+    pub scheduled: Option<Window>,
+    /// Not to be billed before a person has decided.
+    #[serde(default)]
+    pub billing_hold: bool,
+}
+
+/// Who could go.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Available {
+    /// Who.
+    pub technician_id: TechnicianId,
+    /// How far, where that is known.
+    #[serde(default)]
+    pub distance_km: Option<f64>,
+}
+
+/// A published event in its envelope, with the topic it goes to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalEvent {
+    /// The topic.
+    pub topic: String,
+    /// Name.
+    pub event_type: String,
+    /// Stable id.
+    pub event_id: String,
+    /// When it was decided.
+    pub timestamp: Timestamp,
+    /// The key.
+    pub aggregate_id: String,
+    /// What happened.
+    pub payload: Value,
+}
+
+/// Something that a person must decide.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exception {
+    /// Its id.
+    pub exception_id: String,
+    /// Which visit.
+    pub dispatch_id: DispatchId,
+    /// Which fact, if one raised it.
+    #[serde(default)]
+    pub fact_id: Option<FactId>,
+    /// Why.
+    pub reason: RulingReason,
+    /// The conflict rule that raised it.
+    #[serde(default)]
+    pub rule: Option<u8>,
+    /// Who stated the fact.
+    #[serde(default)]
+    pub technician_id: Option<TechnicianId>,
+    /// When a person decided.
+    #[serde(default)]
+    pub resolved_at: Option<Timestamp>,
+}
+
+/// A fact with its ruling.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FactLine {
+    /// Which.
+    pub fact_id: FactId,
+    /// Its kind.
+    pub kind: String,
+    /// Who stated it.
+    pub technician_id: TechnicianId,
+    /// Corrected time.
+    pub occurred_at: Timestamp,
+    /// The server's time.
+    #[serde(default)]
+    pub recorded_at: Option<Timestamp>,
+    /// What it means; `None` while it is held.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<RulingReason>,
+    /// The conflict rule behind it.
+    #[serde(default)]
+    pub rule: Option<u8>,
+    /// The device's clock was off by more than two minutes (rule 6).
+    #[serde(default)]
+    pub clock_flagged: bool,
+    /// Earlier facts of the device were missing (rule 16).
+    #[serde(default)]
+    pub gap_flagged: bool,
+}
+
+/// The visit's shared report.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReportView {
+    /// Notes.
+    pub notes: String,
+    /// Summary.
+    pub summary: Option<String>,
+    /// Item -> standing answers; more than one when crew members answered differently (rule 5).
+    pub answers: BTreeMap<ChecklistItemId, Vec<AnswerView>>,
+}
+
+/// One standing answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AnswerView {
+    /// As entered.
+    pub value: String,
+    /// Who.
+    pub by: TechnicianId,
+}
+
+/// A line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditLine {
+    /// Position in the chain, from 1.
+    pub seq: u64,
+    /// What.
+    pub action: String,
+    /// The previous line's hash.
+    pub previous_hash: String,
+    /// This line's.
+    pub hash: String,
+}
+
+/// A phone as the office sees it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceHealth {
+    /// Which.
+    pub device_id: DeviceId,
+    /// Whose.
+    pub technician_id: TechnicianId,
+    /// Unacknowledged changes that it announced.
+    #[serde(default)]
+    pub pending: u32,
+    /// Announced facts that never came (rule 9).
+    #[serde(default)]
+    pub missing: u64,
+}
+
+/// A service-level record.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlaLine {
+    /// Which visit.
+    pub dispatch_id: DispatchId,
+    /// `PROVISIONAL`, `CONFIRMED` or `RETRACTED`.
+    pub status: String,
+}
