@@ -4,5 +4,6 @@
 
 pub mod city;
 pub mod clock;
+pub mod demo;
 pub mod ledger;
 pub mod office;

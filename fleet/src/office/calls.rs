@@ -1,8 +1,8 @@
 //! The calls, one method each.
 
 use super::{
-    AuditLine, Available, Caller, DeviceHealth, DispatchSummary, Exception, FactLine, JournalEvent, Office, OfficeError,
-    ReportView, SlaLine, Tagged,
+    AuditLine, Available, Caller, DeviceHealth, DispatchSummary, Exception, JournalEvent, Office, OfficeError, ReportView,
+    Tagged,
 };
 use crate::city::{OrderEvent, Site, Technician};
 use reqwest::Method;
@@ -79,7 +79,7 @@ impl Office {
         self.call::<Value>(&Caller::Dispatcher, Method::POST, &path, Some(body), None).await.map(drop)
     }
 
-    /// Assigns a visit, with a crew or without.
+    /// Assigns a visit, or gives it to somebody else; with a crew or without.
     ///
     /// # Errors
     /// [`OfficeError`].
@@ -96,20 +96,21 @@ impl Office {
         self.command(dispatch, "assign", &body).await
     }
 
-    /// Gives a visit to somebody else.
-    ///
-    /// # Errors
-    /// [`OfficeError`].
-    pub async fn reassign(&self, dispatch: &DispatchId, lead: &TechnicianId) -> Result<(), OfficeError> {
-        self.command(dispatch, "reassign", &json!({ "technicianId": lead })).await
-    }
-
     /// Cancels a visit.
     ///
     /// # Errors
     /// [`OfficeError`].
     pub async fn cancel(&self, dispatch: &DispatchId, reason: &str) -> Result<(), OfficeError> {
         self.command(dispatch, "cancel", &json!({ "reason": reason })).await
+    }
+
+    /// Moves a visit to another time.
+    ///
+    /// # Errors
+    /// [`OfficeError`].
+    pub async fn reschedule(&self, dispatch: &DispatchId, scheduled: Window, window: Window) -> Result<(), OfficeError> {
+        let body = json!({ "scheduled": scheduled, "arrivalWindow": window, "customerConfirmed": true });
+        self.command(dispatch, "reschedule", &body).await
     }
 
     /// Moves a visit's arrival window.
@@ -126,15 +127,7 @@ impl Office {
         self.command(dispatch, "reschedule", &body).await
     }
 
-    /// A visit's facts with their rulings.
-    ///
-    /// # Errors
-    /// [`OfficeError`].
-    pub async fn facts(&self, dispatch: &DispatchId) -> Result<Vec<FactLine>, OfficeError> {
-        self.all_pages(&Caller::Dispatcher, &format!("/{dispatch}/facts")).await
-    }
-
-    /// A visit's shared report.
+    /// What a visit left behind: report, and every fact with its ruling.
     ///
     /// # Errors
     /// [`OfficeError`].
@@ -173,14 +166,5 @@ impl Office {
     /// [`OfficeError`].
     pub async fn devices(&self) -> Result<Vec<DeviceHealth>, OfficeError> {
         self.all_pages(&Caller::Dispatcher, "/devices").await
-    }
-
-    /// Service-level records announced in a window.
-    ///
-    /// # Errors
-    /// [`OfficeError`].
-    pub async fn sla(&self, window: Window) -> Result<Vec<SlaLine>, OfficeError> {
-        let path = format!("/sla?from={}&to={}", window.start, window.end);
-        self.all_pages(&Caller::Dispatcher, &path).await
     }
 }

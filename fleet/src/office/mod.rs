@@ -4,7 +4,8 @@ mod calls;
 mod model;
 
 pub use model::{
-    AuditLine, Available, DeviceHealth, DispatchSummary, Exception, FactLine, JournalEvent, Page, ReportView, SlaLine,
+    AnswerView, AssignmentSummary, AuditLine, Available, CancellationSummary, ChecklistView, DeviceHealth,
+    DispatchSummary, Exception, FactLine, JournalEvent, Page, ReportView, SlaSummary,
 };
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use sync_core::domain::plan::CancellationEffect;
 use sync_core::domain::{
     ChecklistItemId, DeviceId, DispatchId, FactId, RulingReason, ServiceOrderId, TechnicianId, Timestamp, Verdict,
     VisitStatus, Window,
@@ -19,7 +19,7 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
-/// A dispatch in a list.
+/// A dispatch, as far as the office looks.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DispatchSummary {
@@ -29,18 +29,54 @@ pub struct DispatchSummary {
     pub service_order_id: ServiceOrderId,
     /// Where it stands.
     pub status: VisitStatus,
-    /// The lead.
+    /// Who has it.
     #[serde(default)]
-    pub technician_id: Option<TechnicianId>,
-    /// The current epoch.
+    pub assignment: Option<AssignmentSummary>,
+    /// The office's cancellation.
     #[serde(default)]
-    pub epoch: u64,
-    /// Planned start and end.
+    pub cancellation: Option<CancellationSummary>,
+    /// The service-level record, where a breach was ever announced.
     #[serde(default)]
-    pub scheduled: Option<Window>,
+    pub sla: Option<SlaSummary>,
+    /// A moved window that waits for the technician's acknowledgement.
+    #[serde(default)]
+    pub proposed_window: Option<Window>,
+    /// The office asked to stop.
+    #[serde(default)]
+    pub stop_work: bool,
     /// Not to be billed before a person has decided.
     #[serde(default)]
     pub billing_hold: bool,
+    /// Arrived within the window the customer last confirmed.
+    #[serde(default)]
+    pub on_time: Option<bool>,
+}
+
+/// Who has a dispatch.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignmentSummary {
+    /// The lead.
+    pub technician_id: TechnicianId,
+    /// The fencing token.
+    pub epoch: u64,
+}
+
+/// A cancellation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancellationSummary {
+    /// What it means.
+    pub effect: CancellationEffect,
+    /// False while a phone does not know of it (rule 1).
+    pub delivered: bool,
+}
+
+/// Where a breach of the service level stands.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct SlaSummary {
+    /// `PROVISIONAL`, `CONFIRMED` or `RETRACTED`.
+    pub status: String,
 }
 
 /// Who could go.
@@ -128,16 +164,28 @@ pub struct FactLine {
     pub gap_flagged: bool,
 }
 
-/// The visit's shared report.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What a visit left behind.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ReportView {
     /// Notes.
     pub notes: String,
     /// Summary.
+    #[serde(default)]
     pub summary: Option<String>,
-    /// Item -> standing answers; more than one when crew members answered differently (rule 5).
-    pub answers: BTreeMap<ChecklistItemId, Vec<AnswerView>>,
+    /// The checklist with its standing answers.
+    pub checklist: Vec<ChecklistView>,
+    /// Every fact, with its ruling.
+    pub facts: Vec<FactLine>,
+}
+
+/// One checklist item.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ChecklistView {
+    /// Which.
+    pub id: ChecklistItemId,
+    /// More than one when crew members answered differently (rule 5).
+    pub answers: Vec<AnswerView>,
 }
 
 /// One standing answer.
@@ -174,17 +222,7 @@ pub struct DeviceHealth {
     /// Unacknowledged changes that it announced.
     #[serde(default)]
     pub pending: u32,
-    /// Announced facts that never came (rule 9).
+    /// Announced facts that have not come (rule 9).
     #[serde(default)]
-    pub missing: u64,
-}
-
-/// A service-level record.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SlaLine {
-    /// Which visit.
-    pub dispatch_id: DispatchId,
-    /// `PROVISIONAL`, `CONFIRMED` or `RETRACTED`.
-    pub status: String,
+    pub missing_actions: u64,
 }

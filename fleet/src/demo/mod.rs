@@ -1,0 +1,3 @@
+//! A technician's day, end to end, offline and back.
+pub mod board;
+pub mod script;
