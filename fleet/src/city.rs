@@ -248,6 +248,15 @@ impl City {
         self
     }
 
+    /// The same day, moved by whole days so that its first shift lies on the UTC day of `on`.
+    #[must_use]
+    pub fn on_day(self, on: Timestamp) -> Self {
+        const DAY_MS: i64 = 24 * 3_600_000;
+        let day = |at: Timestamp| at.millis().div_euclid(DAY_MS);
+        let days = day(on) - day(self.working_day().start);
+        self.shifted(days * DAY_MS)
+    }
+
     /// When the first shift begins and the last one ends.
     #[must_use]
     pub fn working_day(&self) -> Window {

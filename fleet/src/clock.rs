@@ -1,42 +1,68 @@
 //! Simulated time: a working day in less than a minute, for server, office and phones alike.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use sync_core::domain::{BootId, Timestamp};
 use sync_core::store::DeviceNow;
 
-/// A clock that runs `scale` times faster than the machine's.
+/// A clock that runs faster than the machine's. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct DayClock {
-    origin: Timestamp,
     started: Instant,
+    pace: Arc<RwLock<Pace>>,
+}
+
+/// From `since` on, at which `at` was shown, the clock runs `scale` times as fast as real time.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    at: Timestamp,
+    since: Instant,
     scale: f64,
+}
+
+impl Pace {
+    fn now(&self) -> Timestamp {
+        let elapsed_ms = self.since.elapsed().as_secs_f64() * 1_000.0 * self.scale;
+        self.at.plus_millis(elapsed_ms as i64)
+    }
 }
 
 impl DayClock {
     /// Shows `origin` now, and runs `scale` times as fast as real time from here on.
     #[must_use]
     pub fn starting_at(origin: Timestamp, scale: f64) -> Self {
-        Self { origin, started: Instant::now(), scale: scale.max(0.001) }
+        let now = Instant::now();
+        let pace = Pace { at: origin, since: now, scale: scale.max(0.001) };
+        Self { started: now, pace: Arc::new(RwLock::new(pace)) }
+    }
+
+    fn pace(&self) -> Pace {
+        *self.pace.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many simulated seconds pass in a real one.
     #[must_use]
     pub fn scale(&self) -> f64 {
-        self.scale
+        self.pace().scale
+    }
+
+    /// Goes on from the present time at another pace, as when the demo is over and the server stays.
+    pub fn set_scale(&self, scale: f64) {
+        let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
+        *pace = Pace { at: pace.now(), since: Instant::now(), scale: scale.max(0.001) };
     }
 
     /// Simulated time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let elapsed_ms = self.started.elapsed().as_secs_f64() * 1_000.0 * self.scale;
-        self.origin.plus_millis(elapsed_ms as i64)
+        self.pace().now()
     }
 
     /// Real time until `at`; zero when it has passed.
     #[must_use]
     pub fn until(&self, at: Timestamp) -> Duration {
         let ahead_ms = at.millis_since(self.now()).max(0);
-        Duration::from_secs_f64(ahead_ms as f64 / 1_000.0 / self.scale)
+        Duration::from_secs_f64(ahead_ms as f64 / 1_000.0 / self.scale())
     }
 
     /// Waits until `at`.
@@ -83,6 +109,12 @@ impl PhoneClock {
     }
 }
 
+impl sync_core::client::PhoneClock for PhoneClock {
+    fn now(&self) -> DeviceNow {
+        self.read()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -97,6 +129,10 @@ mod tests {
         assert!(wait <= Duration::from_secs(50), "{wait:?}");
         assert!(wait >= Duration::from_secs(45), "{wait:?}");
         assert_eq!(clock.until(morning), Duration::ZERO, "what has passed is not waited for");
+        let shared = clock.clone();
+        clock.set_scale(1.0);
+        assert!(shared.until(evening) > Duration::from_secs(30_000), "everybody's clock has slowed down");
+        assert!(shared.now() >= morning, "and none has jumped");
     }
 
     #[test]

@@ -7,3 +7,4 @@ pub mod clock;
 pub mod demo;
 pub mod ledger;
 pub mod office;
+pub mod phone;

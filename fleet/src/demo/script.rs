@@ -66,6 +66,24 @@ pub mod cast {
     pub const WRONG_CLOCK: &str = "TECH-16";
     /// The order whose event comes twice (rule 18).
     pub const SEEN_TWICE: &str = "SO-100";
+    /// Every order that plays a part above; nothing else is left to chance with these.
+    pub const ALL_ORDERS: [&str; 15] = [
+        CREW.0,
+        COMPLETED_THEN_CANCELLED.0,
+        CANCELLED_THEN_COMPLETED.0,
+        CANCELLED_UNSTARTED.0,
+        REASSIGNED_STARTED.0,
+        REASSIGNED_UNSTARTED.0,
+        WINDOW_MOVED.0,
+        STOP_WORK.0,
+        REJECTED.0,
+        REJECTED_ON_SITE.0,
+        SERIAL_TWICE[0].0,
+        SERIAL_TWICE[1].0,
+        STOCK_NEGATIVE.0,
+        LATE_NEWS.0,
+        SEEN_TWICE,
+    ];
 }
 
 /// Outages that the incidents need, as hour and minute of the day, UTC.
