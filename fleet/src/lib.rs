@@ -5,6 +5,8 @@
 pub mod city;
 pub mod clock;
 pub mod demo;
+pub mod latency;
 pub mod ledger;
 pub mod office;
 pub mod phone;
+mod tables;

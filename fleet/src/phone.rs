@@ -218,11 +218,8 @@ impl Phone {
     }
 
     async fn act(&self, dispatch: &DispatchId, edit: NewEdit, at: Option<Coordinates>) -> Result<Acted, ActError> {
-        let position = at.map(|at| Position {
-            latitude: at.latitude,
-            longitude: at.longitude,
-            accuracy_m: FIX_ACCURACY_M,
-        });
+        let position =
+            at.map(|at| Position { latitude: at.latitude, longitude: at.longitude, accuracy_m: FIX_ACCURACY_M });
         self.client.act(dispatch, edit, position).await
     }
 

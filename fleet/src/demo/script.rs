@@ -128,7 +128,10 @@ impl Script {
         twist((order, from), Twist::AcceptAfter(at((7, 0))))?;
         let (order, from, _) = cast::REJECTED;
         twist((order, from), Twist::Reject("Camera lift is booked out today, I cannot reach number 12 without it"))?;
-        twist(cast::REJECTED_ON_SITE, Twist::RejectOnSite("Door frame is under heritage protection, nobody may drill"))?;
+        twist(
+            cast::REJECTED_ON_SITE,
+            Twist::RejectOnSite("Door frame is under heritage protection, nobody may drill"),
+        )?;
         twist(cast::WINDOW_MOVED, Twist::AwaitNewWindow)?;
         twist(cast::STOCK_NEGATIVE, Twist::Quantity(5))?;
         for visit in cast::SERIAL_TWICE {

@@ -42,7 +42,7 @@ struct Person {
 }
 
 /// A technician's day, until the world's day ends.
-pub async fn work_a_day(who: Technician, phone: Arc<Phone>, world: World, seed: u64) {
+pub(super) async fn work_a_day(who: Technician, phone: Arc<Phone>, world: World, seed: u64) {
     let position = who.home_base;
     let mut person = Person {
         who,

@@ -1,13 +1,26 @@
 //! The calls, one method each.
 
 use super::{
-    AuditLine, Available, Caller, DeviceHealth, DispatchSummary, Exception, JournalEvent, Office, OfficeError, ReportView,
-    Tagged,
+    AuditLine, Available, Caller, DeviceHealth, DispatchSummary, Exception, IngestLine, JournalEntry, Office,
+    OfficeError, Page, ReportView, Tagged,
 };
-use crate::city::{OrderEvent, Site, Technician};
+use crate::city::{Order, OrderEvent, Site, Technician};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sync_core::domain::{DispatchId, LocationId, TechnicianId, Window};
+use sync_core::domain::{DispatchId, TechnicianId, Window};
+
+/// Rows of a page; the most that the server gives.
+const PAGE_ROWS: u32 = 200;
+/// Events in one call; the most that the server takes.
+const INGEST_EVENTS_MAX: usize = 500;
+
+/// The body of a resource whose id stands in the path.
+fn without(mut body: Value, id: &str) -> Value {
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove(id);
+    }
+    body
+}
 
 impl Office {
     /// Registers or replaces a technician.
@@ -16,7 +29,8 @@ impl Office {
     /// [`OfficeError`].
     pub async fn put_technician(&self, technician: &Technician) -> Result<(), OfficeError> {
         let path = format!("/technicians/{}", technician.technician_id);
-        self.call::<Value>(&Caller::Admin, Method::PUT, &path, Some(&json!(technician)), None).await.map(drop)
+        let body = without(json!(technician), "technicianId");
+        self.call::<Value>(&Caller::Admin, Method::PUT, &path, Some(&body), None).await.map(drop)
     }
 
     /// Registers or replaces a site.
@@ -25,36 +39,38 @@ impl Office {
     /// [`OfficeError`].
     pub async fn put_location(&self, site: &Site) -> Result<(), OfficeError> {
         let path = format!("/locations/{}", site.location_id);
-        self.call::<Value>(&Caller::Admin, Method::PUT, &path, Some(&json!(site)), None).await.map(drop)
+        let body = without(json!(site), "locationId");
+        self.call::<Value>(&Caller::Admin, Method::PUT, &path, Some(&body), None).await.map(drop)
     }
 
-    /// Hands in an event of a neighbouring context, as its topic would bring it.
+    /// Hands in events of neighbouring contexts, as their topics would bring them; one answer each, in order.
     ///
     /// # Errors
     /// [`OfficeError`].
-    pub async fn ingest(&self, event: &OrderEvent) -> Result<Value, OfficeError> {
-        Ok(self.call(&Caller::Integration, Method::POST, "/events", Some(&json!(event)), None).await?.value)
+    pub async fn ingest(&self, events: &[OrderEvent]) -> Result<Vec<IngestLine>, OfficeError> {
+        let mut lines = Vec::with_capacity(events.len());
+        for events in events.chunks(INGEST_EVENTS_MAX) {
+            let answer: Page<IngestLine> =
+                self.call(&Caller::Integration, Method::POST, "/events", Some(&json!(events)), None).await?.value;
+            lines.extend(answer.items);
+        }
+        Ok(lines)
     }
 
-    /// Hands in any event.
+    /// Who could do an order, nearest first.
     ///
     /// # Errors
     /// [`OfficeError`].
-    pub async fn ingest_raw(&self, event: &Value) -> Result<Value, OfficeError> {
-        Ok(self.call(&Caller::Integration, Method::POST, "/events", Some(event), None).await?.value)
-    }
-
-    /// Who could go to a site.
-    ///
-    /// # Errors
-    /// [`OfficeError`].
-    pub async fn available(&self, location: &LocationId) -> Result<Vec<Available>, OfficeError> {
-        let path = format!("/technicians/available?locationId={location}");
-        let answer: Value = self.call(&Caller::Dispatcher, Method::GET, &path, None, None).await?.value;
-        // A plain list, or a page of one.
-        let list = answer.get("items").cloned().unwrap_or(answer);
-        serde_json::from_value(list)
-            .map_err(|error| OfficeError::Malformed { what: path, detail: error.to_string() })
+    pub async fn available(&self, order: &Order) -> Result<Vec<Available>, OfficeError> {
+        let skills: Vec<_> = order.required_skills.iter().map(|s| format!("{}:{}", s.code, s.level)).collect();
+        let path = format!(
+            "/technicians/available?locationId={}&from={}&to={}&skills={}",
+            order.location_id,
+            order.schedule_start,
+            order.schedule_end,
+            skills.join(",")
+        );
+        self.all_pages(&Caller::Dispatcher, &path).await
     }
 
     /// One dispatch, with its `ETag`.
@@ -65,13 +81,12 @@ impl Office {
         self.call(&Caller::Dispatcher, Method::GET, &format!("/{dispatch}"), None, None).await
     }
 
-    /// Every dispatch, over all pages.
+    /// Every dispatch that a filter (`&technicianId=TECH-10`, or nothing) lets through, over all pages.
     ///
     /// # Errors
     /// [`OfficeError`].
     pub async fn search_all(&self, filter: &str) -> Result<Vec<DispatchSummary>, OfficeError> {
-        let path = if filter.is_empty() { "/dispatches".to_owned() } else { format!("/dispatches?{filter}") };
-        self.all_pages(&Caller::Dispatcher, &path).await
+        self.all_pages(&Caller::Dispatcher, &format!("/requests?limit={PAGE_ROWS}{filter}")).await
     }
 
     async fn command(&self, dispatch: &DispatchId, verb: &str, body: &Value) -> Result<(), OfficeError> {
@@ -108,7 +123,12 @@ impl Office {
     ///
     /// # Errors
     /// [`OfficeError`].
-    pub async fn reschedule(&self, dispatch: &DispatchId, scheduled: Window, window: Window) -> Result<(), OfficeError> {
+    pub async fn reschedule(
+        &self,
+        dispatch: &DispatchId,
+        scheduled: Window,
+        window: Window,
+    ) -> Result<(), OfficeError> {
         let body = json!({ "scheduled": scheduled, "arrivalWindow": window, "customerConfirmed": true });
         self.command(dispatch, "reschedule", &body).await
     }
@@ -141,7 +161,7 @@ impl Office {
     /// # Errors
     /// [`OfficeError`].
     pub async fn audit(&self, dispatch: &DispatchId) -> Result<Vec<AuditLine>, OfficeError> {
-        self.all_pages(&Caller::Dispatcher, &format!("/{dispatch}/audit")).await
+        self.all_pages(&Caller::Dispatcher, &format!("/{dispatch}/audit?limit={PAGE_ROWS}")).await
     }
 
     /// Everything that waits for a person, and what was decided.
@@ -149,15 +169,15 @@ impl Office {
     /// # Errors
     /// [`OfficeError`].
     pub async fn exceptions(&self) -> Result<Vec<Exception>, OfficeError> {
-        self.all_pages(&Caller::Dispatcher, "/exceptions?openOnly=false&limit=500").await
+        self.all_pages(&Caller::Dispatcher, &format!("/exceptions?includeResolved=true&limit={PAGE_ROWS}")).await
     }
 
     /// Every published event.
     ///
     /// # Errors
     /// [`OfficeError`].
-    pub async fn events(&self) -> Result<Vec<JournalEvent>, OfficeError> {
-        self.all_pages(&Caller::Integration, "/events?limit=500").await
+    pub async fn events(&self) -> Result<Vec<JournalEntry>, OfficeError> {
+        self.all_pages(&Caller::Integration, &format!("/events?limit={PAGE_ROWS}")).await
     }
 
     /// Every phone.

@@ -5,7 +5,7 @@ mod model;
 
 pub use model::{
     AnswerView, AssignmentSummary, AuditLine, Available, CancellationSummary, ChecklistView, DeviceHealth,
-    DispatchSummary, Exception, FactLine, JournalEvent, Page, ReportView, SlaSummary,
+    DispatchSummary, Exception, FactLine, IngestLine, JournalEntry, JournalEvent, Page, ReportView, SlaSummary,
 };
 
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
@@ -151,10 +151,8 @@ impl Office {
         let mut delay_ms = RETRY_DELAY_MS;
         let mut attempt = 1;
         loop {
-            let mut request = self
-                .http
-                .request(method.clone(), format!("{}{path}", self.base))
-                .bearer_auth((self.tokens)(caller));
+            let mut request =
+                self.http.request(method.clone(), format!("{}{path}", self.base)).bearer_auth((self.tokens)(caller));
             if let Some(key) = &key {
                 request = request.header("idempotency-key", key);
             }
@@ -180,7 +178,7 @@ impl Office {
         }
     }
 
-    /// Follows cursor pages to the end.
+    /// Follows cursor pages to the end. A journal names a cursor for ever; there the end is a page that leads nowhere.
     async fn all_pages<T: DeserializeOwned>(&self, caller: &Caller, path: &str) -> Result<Vec<T>, OfficeError> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let mut items = Vec::new();

@@ -90,12 +90,19 @@ pub struct Available {
     pub distance_km: Option<f64>,
 }
 
-/// A published event in its envelope, with the topic it goes to.
+/// An entry of the journal.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct JournalEntry {
+    /// The topic it goes to.
+    pub topic: String,
+    /// The event.
+    pub event: JournalEvent,
+}
+
+/// A published event in its envelope.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JournalEvent {
-    /// The topic.
-    pub topic: String,
     /// Name.
     pub event_type: String,
     /// Stable id.
@@ -106,6 +113,21 @@ pub struct JournalEvent {
     pub aggregate_id: String,
     /// What happened.
     pub payload: Value,
+}
+
+/// What a consumed event came to.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngestLine {
+    /// The dispatch concerned.
+    #[serde(default)]
+    pub dispatch_id: Option<DispatchId>,
+    /// `APPLIED`, `DUPLICATE` or `NO_EFFECT`; `None` when it failed.
+    #[serde(default)]
+    pub effect: Option<String>,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<Value>,
 }
 
 /// Something that a person must decide.
