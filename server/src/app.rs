@@ -5,22 +5,16 @@ use crate::auth::{
     system_clock,
 };
 use crate::config::{Config, ConfigError, Database};
-use crate::http::{ApiError, AppState, Signed, router_with};
+use crate::http::{AppState, router};
 use crate::service::{Clock, IdSource, Service, ServiceConfig, SystemClock};
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
-use crate::sync::{NotTaken, SyncGate};
 use axum::Router;
-use axum::extract::{State, WebSocketUpgrade};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use axum::serve::ListenerExt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use sync_core::protocol::limits::SYNC_PATH;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -126,7 +120,6 @@ pub struct Server {
     issuer: Option<TokenIssuer>,
     store: Arc<SqliteStore>,
     app: AppState,
-    gate: Arc<SyncGate>,
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
     sweep: JoinHandle<()>,
@@ -178,9 +171,8 @@ impl Server {
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let (store, _) = open_store(&config).await?;
         let service = service(&store, &config, parts);
-        let gate = SyncGate::new(service.clone(), config.sync.connections_max);
         let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config));
-        let router = router_with(app.clone(), sync_route(Arc::clone(&gate)));
+        let router = router(app.clone());
         let stop = watch::Sender::new(false);
         Ok(Self {
             http: tokio::spawn(serve(listener, router, stop.subscribe())),
@@ -191,7 +183,6 @@ impl Server {
             issuer,
             store,
             app,
-            gate,
             stop,
         })
     }
@@ -223,14 +214,14 @@ impl Server {
     /// Phones connected now.
     #[must_use]
     pub fn phones(&self) -> usize {
-        self.gate.connected()
+        self.app.sync.connected()
     }
 
     /// Drains: not ready any more, phones are told when to come back, requests under way finish, the database is closed.
     pub async fn shutdown(self) {
         self.app.drain();
-        if tokio::time::timeout(DRAIN_PHONES_TIMEOUT, self.gate.drain(DRAIN_RETRY_AFTER_MS)).await.is_err() {
-            tracing::warn!(phones = self.gate.connected(), "some phones did not take the farewell in time");
+        if tokio::time::timeout(DRAIN_PHONES_TIMEOUT, self.app.sync.drain(DRAIN_RETRY_AFTER_MS)).await.is_err() {
+            tracing::warn!(phones = self.app.sync.connected(), "some phones did not take the farewell in time");
         }
         self.stop.send_replace(true);
         if tokio::time::timeout(self.drain_timeout, self.http).await.is_err() {
@@ -273,22 +264,4 @@ async fn sweep(service: Service, stop: watch::Receiver<bool>) {
             }
         }
     }
-}
-
-fn sync_route(gate: Arc<SyncGate>) -> Router<AppState> {
-    let handler = move |State(_): State<AppState>, Signed(principal): Signed, upgrade: WebSocketUpgrade| {
-        let gate = Arc::clone(&gate);
-        async move { gate.accept(principal, upgrade).unwrap_or_else(|refused| refusal(&refused)) }
-    };
-    Router::new().route(SYNC_PATH, get(handler))
-}
-
-fn refusal(refused: &NotTaken) -> Response {
-    let error = match refused {
-        NotTaken::NoTechnician => ApiError::new(StatusCode::FORBIDDEN, "FORBIDDEN", refused.to_string()),
-        NotTaken::Full | NotTaken::Draining => {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", refused.to_string()).with_retry_after(2)
-        }
-    };
-    error.into_response()
 }
