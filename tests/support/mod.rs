@@ -2,7 +2,15 @@
 //!
 //! Helpers of tests panic when the world is not as the story needs it; that is what makes the story fail.
 
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "shared by several story files")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared by several story files"
+)]
 
 use crm_dispatch_server::app::{Parts, Server};
 use crm_dispatch_server::auth::TokenRequest;
@@ -259,7 +267,8 @@ impl World {
     pub fn phone_with(&self, technician: &str, name: &str, setup: PhoneSetup) -> Phone {
         let path = self.dir.path().join(format!("{name}.db"));
         let tokens = setup.tokens.unwrap_or_else(|| Arc::new(FixedTokens::new(vec![self.token(technician)])));
-        let clock = Arc::new(TestPhoneClock { world: self.clock.clone(), off_by: setup.off_by, started: Instant::now() });
+        let clock =
+            Arc::new(TestPhoneClock { world: self.clock.clone(), off_by: setup.off_by, started: Instant::now() });
         let url = setup.url.unwrap_or_else(|| self.url());
         let mut config = ClientConfig::new(url, tokens);
         config.clock = clock;
