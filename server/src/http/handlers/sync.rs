@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 /// A phone that finds no place comes back after this.
-const RETRY_AFTER_SECONDS: u32 = 15;
+const RETRY_AFTER_SECONDS: u32 = 2;
 
 /// Connects a technician's phone (WebSocket).
 ///
