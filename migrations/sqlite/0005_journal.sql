@@ -57,6 +57,14 @@ CREATE TABLE audit (
     PRIMARY KEY (tenant, aggregate, seq)
 ) STRICT;
 
+-- Each line follows the last one; this also stops REPLACE, which asks no delete trigger.
+CREATE TRIGGER audit_is_one_chain BEFORE INSERT ON audit
+WHEN NEW.seq <> 1 + coalesce((SELECT max(a.seq) FROM audit a
+                              WHERE a.tenant = NEW.tenant AND a.aggregate = NEW.aggregate), 0)
+BEGIN
+    SELECT RAISE(ABORT, 'the audit trail is append-only');
+END;
+
 CREATE TRIGGER audit_is_final_update BEFORE UPDATE ON audit
 BEGIN
     SELECT RAISE(ABORT, 'the audit trail is append-only');

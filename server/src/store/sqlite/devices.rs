@@ -14,7 +14,7 @@ pub(super) const DEVICES: &str =
 pub(super) const DEVICES_OF_TECHNICIAN: &str = concat!(
     "SELECT ",
     device_columns!(),
-    " FROM devices v WHERE v.tenant = ?1 AND v.technician = ?2 ORDER BY v.device"
+    " FROM devices v INDEXED BY devices_by_technician WHERE v.tenant = ?1 AND v.technician = ?2 ORDER BY v.device"
 );
 
 macro_rules! held_columns {

@@ -84,7 +84,7 @@ pub(super) const DUE_HELD: &str = "SELECT DISTINCT tenant, dispatch_id FROM fact
 pub(super) const DUE_PROVISIONAL: &str = "SELECT s.tenant, s.dispatch_id FROM sla s INDEXED BY sla_provisional \
      CROSS JOIN dispatches d ON d.tenant = s.tenant AND d.dispatch_id = s.dispatch_id \
      WHERE s.status = 'PROVISIONAL' ORDER BY (d.watch_ms IS NULL OR d.technician IS NULL OR EXISTS \
-       (SELECT 1 FROM devices v WHERE v.tenant = s.tenant AND v.technician = d.technician \
+       (SELECT 1 FROM devices v INDEXED BY devices_by_technician WHERE v.tenant = s.tenant AND v.technician = d.technician \
         AND v.complete_ms >= s.deadline_ms)) DESC, s.deadline_ms LIMIT ?1";
 
 pub(super) const SLA: &str = "SELECT dispatch_id, deadline_ms, status, announced_ms, decided_ms, arrived_ms \

@@ -44,7 +44,7 @@ pub(super) const NEWS: &str = "WITH page AS MATERIALIZED ( \
        GROUP BY dispatch_id ORDER BY first LIMIT ?4) \
      SELECT p.dispatch_id, p.first, e.seq, e.kind, e.revision, e.digest, e.tombstone, \
        CASE WHEN p.left_between = 0 THEN (SELECT CASE b.kind WHEN 'held' THEN b.revision END FROM feed b \
-         WHERE b.tenant = ?1 AND b.dispatch_id = p.dispatch_id AND b.technician = ?2 AND b.seq <= ?3 \
+         INDEXED BY feed_by_dispatch WHERE b.tenant = ?1 AND b.dispatch_id = p.dispatch_id AND b.technician = ?2 AND b.seq <= ?3 \
          ORDER BY b.seq DESC LIMIT 1) END \
      FROM page p CROSS JOIN feed e ON e.tenant = ?1 AND e.technician = ?2 AND e.seq = p.latest ORDER BY p.first";
 

@@ -125,7 +125,7 @@ macro_rules! stored_columns {
             (SELECT technician, max(seq) AS latest FROM feed \
              WHERE tenant = d.tenant AND dispatch_id = d.dispatch_id GROUP BY technician) f \
           WHERE f.latest > coalesce((SELECT max(v.acknowledged) FROM devices v \
-             WHERE v.tenant = d.tenant AND v.technician = f.technician AND v.revoked_ms IS NULL), 0)), \
+             INDEXED BY devices_by_technician WHERE v.tenant = d.tenant AND v.technician = f.technician AND v.revoked_ms IS NULL), 0)), \
          (SELECT count(*) FROM exceptions x \
           WHERE x.tenant = d.tenant AND x.dispatch_id = d.dispatch_id AND x.resolved_ms IS NULL), \
          s.deadline_ms, s.status, s.announced_ms, s.decided_ms, s.arrived_ms"

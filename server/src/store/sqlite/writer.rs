@@ -25,8 +25,10 @@ pub(super) const QUEUE_CALLS_MAX: usize = 1_024;
 const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
 /// What a commit costs in the log beside its document and changes: about 25 pages.
 const COMMIT_OVERHEAD_BYTES: usize = 25 * 4096;
-/// Log length, in pages, beyond which it is cut instead of overwritten (256 MiB).
-const LOG_PAGES_MAX: i64 = 65_536;
+/// Log length, in pages, beyond which it is cut (64 MiB). Under steady load a passive checkpoint never catches up with the
+/// writer, so the log is not begun anew by itself; right after one there is little left to copy, and commits wait for that
+/// little only.
+const LOG_PAGES_MAX: i64 = 16_384;
 /// How long cutting the log may wait for readers.
 const TRUNCATE_WAIT: Duration = Duration::from_millis(50);
 /// Numbers taken out of the database at once.
@@ -229,7 +231,7 @@ async fn numbers(connection: &mut SqliteConnection, tenant: &TenantId, kind: &'s
 
 /// The technicians' feeds, and up to where every phone of theirs has stored them. A revoked phone counts no more.
 pub(super) const PRUNABLE_FEEDS: &str = "SELECT h.tenant, h.technician, h.floor, coalesce((SELECT min(v.acknowledged) \
-       FROM devices v WHERE v.tenant = h.tenant AND v.technician = h.technician AND v.revoked_ms IS NULL), h.seq) AS until \
+       FROM devices v INDEXED BY devices_by_technician WHERE v.tenant = h.tenant AND v.technician = h.technician AND v.revoked_ms IS NULL), h.seq) AS until \
      FROM feed_heads h WHERE until > h.floor";
 /// The new floor: before the first entry that is too young, within what one transaction removes.
 pub(super) const NEW_FLOOR: &str = "SELECT coalesce(min(CASE WHEN at_ms >= ?5 THEN seq - 1 END), max(seq), ?3) FROM \
