@@ -39,8 +39,7 @@ pub async fn events_in_order(store: Arc<dyn Store>) {
 
 pub async fn the_audit_trail_is_one_chain(store: Arc<dyn Store>) {
     let chain = "dispatch:DSP-1";
-    let detail =
-        |n: i64| json!({"technician": "TECH-10", "km": 42.100_000_000_000_001 * n as f64, "epoch": n, "a": [null]});
+    let detail = |n: i64| json!({"technician": "TECH-10", "km": 0.1 + n as f64 / 3.0, "epoch": n, "a": [null]});
     commit(&*store, Commit { audit: vec![audit(chain, 0, detail(1)), audit(chain, 0, detail(2))], ..blank(0) }).await;
     let mixed = vec![audit("technician:TECH-10", 1, json!(1)), audit(chain, 1, detail(3))];
     commit(&*store, Commit { audit: mixed, ..blank(1) }).await;
