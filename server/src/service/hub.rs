@@ -166,6 +166,12 @@ impl Hub {
         self.lock().contains_key(&(tenant.clone(), technician.clone()))
     }
 
+    /// True when this device is connected to this node.
+    #[must_use]
+    pub fn is_device_connected(&self, tenant: &TenantId, technician: &TechnicianId, device: &DeviceId) -> bool {
+        self.slots(&(tenant.clone(), technician.clone())).iter().any(|slot| slot.device == *device)
+    }
+
     fn slots(&self, key: &Key) -> Vec<Arc<Slot>> {
         self.lock().get(key).map(|slots| slots.iter().filter_map(Weak::upgrade).collect()).unwrap_or_default()
     }

@@ -1,8 +1,15 @@
 //! Events of other systems: Service Orders and Inventory.
 
-use crate::service::{Caller, Service, ServiceError};
+use crate::service::commit::CommitError;
+use crate::service::decide::ingest::{self as decide, Consumed, Effect, Stock};
+use crate::service::decide::{Draft, bare_commit, office};
+use crate::service::model::Location;
+use crate::service::office::NewRequest;
+use crate::service::shell::ATTEMPTS_MAX;
+use crate::service::{Action, Caller, Service, ServiceError};
 use serde::{Deserialize, Serialize};
-use sync_core::domain::{DispatchId, EventId};
+use serde_json::json;
+use sync_core::domain::{DispatchId, EventId, ServiceOrderId};
 
 /// What a consumed event did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +43,136 @@ impl Service {
     /// [`ServiceError::PoisonEvent`] and [`ServiceError::UnknownEvent`] for what no retry helps: a dead letter; the
     /// effect's own errors otherwise.
     pub async fn ingest(&self, caller: &Caller, json: &str) -> Result<Ingested, ServiceError> {
-        let _ = (caller, json);
-        unimplemented!()
+        caller.may(Action::Ingest)?;
+        let Consumed { event_id, effect } = decide::read(&caller.tenant, json)?;
+        let (dispatch_id, effect) = match effect {
+            Effect::Schedule { request, location } => self.schedule(caller, &event_id, *request, location).await?,
+            Effect::Cancel { order, reason } => {
+                self.on_order(caller, &event_id, &order, |draft| office::cancel(draft, &caller.user, &reason)).await?
+            }
+            Effect::Escalate { order } => {
+                self.on_order(caller, &event_id, &order, |draft| office::escalate(draft, &caller.user)).await?
+            }
+            Effect::Stock(change) => (None, self.stock(caller, &event_id, &change).await?),
+        };
+        Ok(Ingested { event_id, dispatch_id, effect })
+    }
+
+    /// A service order was scheduled: a dispatch request.
+    async fn schedule(
+        &self,
+        caller: &Caller,
+        event: &EventId,
+        request: NewRequest,
+        location: Option<Location>,
+    ) -> Result<(Option<DispatchId>, IngestEffect), ServiceError> {
+        let order = request.service_order_id.clone();
+        for _ in 0..ATTEMPTS_MAX {
+            if let Some(dispatch) = self.store().by_service_order(&caller.tenant, &order).await? {
+                self.consume_only(caller, event).await?;
+                return Ok((Some(dispatch), IngestEffect::Duplicate));
+            }
+            let known = self.store().location(&caller.tenant, &request.location_id).await?;
+            let (site, new) = match (known, location.clone()) {
+                (Some(known), _) => (known, None),
+                (None, Some(location)) => (location.clone(), Some(location)),
+                (None, None) => return Err(ServiceError::LocationNotFound(request.location_id)),
+            };
+            let mut draft = self.draft_request(caller, request.clone(), site).await?;
+            draft.consumed = Some(event.clone());
+            draft.locations.extend(new.map(|location| (None, location)));
+            let finished = draft.finish();
+            let dispatch = finished.after.stored.row.dispatch_id.clone();
+            match self.commit_one(finished.commit).await {
+                Ok(_) => {
+                    self.0.documents.put(&caller.tenant, finished.after);
+                    return Ok((Some(dispatch), IngestEffect::Applied));
+                }
+                // The event, the order or the location came another way meanwhile; the next look tells which.
+                Err(CommitError::AlreadyDone("consumed event")) => {
+                    let dispatch = self.store().by_service_order(&caller.tenant, &order).await?;
+                    return Ok((dispatch, IngestEffect::Duplicate));
+                }
+                Err(CommitError::Conflict(_) | CommitError::AlreadyDone(_)) => {}
+                Err(error) => return Err(ServiceError::Internal(error.to_string())),
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// Changes the dispatch of a service order.
+    async fn on_order(
+        &self,
+        caller: &Caller,
+        event: &EventId,
+        order: &ServiceOrderId,
+        decide: impl Fn(&mut Draft) -> Result<(), ServiceError> + Send,
+    ) -> Result<(Option<DispatchId>, IngestEffect), ServiceError> {
+        let tenant = &caller.tenant;
+        let dispatch = self.store().by_service_order(tenant, order).await?;
+        let dispatch = dispatch.ok_or_else(|| ServiceError::ServiceOrderNotFound(order.clone()))?;
+        for _ in 0..ATTEMPTS_MAX {
+            let opened = self.open(tenant, &dispatch).await?;
+            let mut draft = Draft::open(self.frame(tenant, caller.user.as_str()), self.ids(), opened);
+            match decide(&mut draft) {
+                Ok(()) => {}
+                Err(ServiceError::IllegalTransition { .. }) => {
+                    let effect = self.consume_only(caller, event).await?;
+                    return Ok((Some(dispatch), effect));
+                }
+                Err(error) => return Err(error),
+            }
+            draft.consumed = Some(event.clone());
+            let finished = draft.finish();
+            let news = self.news(&finished, None);
+            match self.commit_one(finished.commit).await {
+                Ok(committed) => {
+                    self.tell(news, &committed.feed);
+                    self.0.documents.put(tenant, finished.after);
+                    return Ok((Some(dispatch), IngestEffect::Applied));
+                }
+                Err(CommitError::AlreadyDone("consumed event")) => {
+                    return Ok((Some(dispatch), IngestEffect::Duplicate));
+                }
+                Err(CommitError::Conflict(_) | CommitError::AlreadyDone(_)) => {}
+                Err(error) => return Err(ServiceError::Internal(error.to_string())),
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// Inventory changed a technician's truck stock.
+    async fn stock(&self, caller: &Caller, event: &EventId, change: &Stock) -> Result<IngestEffect, ServiceError> {
+        let tenant = &caller.tenant;
+        for _ in 0..ATTEMPTS_MAX {
+            let row = self.store().technician(tenant, &change.technician_id).await?;
+            let row = row.ok_or_else(|| ServiceError::TechnicianNotFound(change.technician_id.clone()))?;
+            let frame = self.frame(tenant, caller.user.as_str());
+            let mut commit = bare_commit(&frame);
+            let expected = row.revision;
+            commit.technicians.push((Some(expected), change.applied_to(row)));
+            let chain = format!("technician:{}", change.technician_id);
+            commit.audit.push(frame.audit(chain, "STOCK_CHANGED", json!(change)));
+            commit.consumed = Some(event.clone());
+            match self.commit_one(commit).await {
+                Ok(_) => return Ok(IngestEffect::Applied),
+                Err(CommitError::AlreadyDone(_)) => return Ok(IngestEffect::Duplicate),
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(ServiceError::Internal(error.to_string())),
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// Remembers an event that changes nothing.
+    async fn consume_only(&self, caller: &Caller, event: &EventId) -> Result<IngestEffect, ServiceError> {
+        let mut commit = bare_commit(&self.frame(&caller.tenant, caller.user.as_str()));
+        commit.consumed = Some(event.clone());
+        match self.commit_one(commit).await {
+            Ok(_) => Ok(IngestEffect::NoEffect),
+            Err(CommitError::AlreadyDone(_)) => Ok(IngestEffect::Duplicate),
+            Err(CommitError::Conflict(_)) => Err(ServiceError::Busy),
+            Err(error) => Err(ServiceError::Internal(error.to_string())),
+        }
     }
 }

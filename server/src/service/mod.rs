@@ -21,6 +21,7 @@ pub mod error;
 pub mod fit;
 pub mod hub;
 pub mod ingest;
+mod lanes;
 pub mod model;
 pub mod office;
 pub mod push;

@@ -152,6 +152,21 @@ pub enum TechnicianStatus {
     Unavailable,
 }
 
+impl TechnicianStatus {
+    /// The stable name, as in REST and events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OffShift => "OFF_SHIFT",
+            Self::Available => "AVAILABLE",
+            Self::OnRoute => "ON_ROUTE",
+            Self::OnSite => "ON_SITE",
+            Self::OnBreak => "ON_BREAK",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
 /// A site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

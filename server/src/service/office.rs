@@ -1,10 +1,10 @@
 //! The office's commands on dispatches.
 
 use crate::service::decide::Draft;
-use crate::service::decide::draft::Finished;
 use crate::service::decide::facts::{Books, Stated, judge_all};
 use crate::service::decide::fit::Candidate;
 use crate::service::decide::office as decide;
+use crate::service::model::Location;
 use crate::service::shell::{own_technician, theirs};
 use crate::service::view::DispatchView;
 use crate::service::{Action, Caller, Outcome, Request, Service, ServiceError};
@@ -16,7 +16,7 @@ use sync_core::domain::fact::{FACT_SCHEMA, FACT_TEXT_BYTES_MAX};
 use sync_core::domain::plan::{ChecklistItem, Contact, PartRequirement, Priority, SkillRequirement};
 use sync_core::domain::rules::sequence::SequenceLedger;
 use sync_core::domain::{
-    BootId, ClockReading, DeviceId, DispatchId, EventId, Fact, FactKind, LocationId, ServiceOrderId, TechnicianId,
+    BootId, ClockReading, DeviceId, DispatchId, Fact, FactKind, LocationId, ServiceOrderId, TechnicianId,
     Timestamp, Verdict, Window,
 };
 
@@ -127,9 +127,14 @@ impl Service {
         if let Some(outcome) = self.replay(&request).await? {
             return Ok(outcome);
         }
-        let finished = self.decide_request(caller, input, None).await?;
-        let order = finished.after.stored.row.service_order_id.clone();
-        match self.settle(&request, finished).await? {
+        let (store, order) = (self.store(), input.service_order_id.clone());
+        if let Some(dispatch) = store.by_service_order(&caller.tenant, &order).await? {
+            return Err(ServiceError::ServiceOrderExists { order, dispatch });
+        }
+        let location = store.location(&caller.tenant, &input.location_id).await?;
+        let location = location.ok_or_else(|| ServiceError::LocationNotFound(input.location_id.clone()))?;
+        let draft = self.draft_request(caller, input, location).await?;
+        match self.settle(&request, draft.finish()).await? {
             Some(outcome) => Ok(outcome),
             // Ids are never given out twice, so it is the natural key that somebody else was faster with.
             None => Err(self.order_exists(caller, order).await?),
@@ -303,23 +308,16 @@ impl Service {
     }
 
     /// Decides a new dispatch, up to its commit.
-    pub(crate) async fn decide_request(
+    pub(crate) async fn draft_request(
         &self,
         caller: &Caller,
         input: NewRequest,
-        consumed: Option<EventId>,
-    ) -> Result<Finished, ServiceError> {
-        let (store, tenant) = (self.store(), &caller.tenant);
+        location: Location,
+    ) -> Result<Draft, ServiceError> {
+        let tenant = &caller.tenant;
         let order = input.service_order_id.clone();
-        if let Some(dispatch) = store.by_service_order(tenant, &order).await? {
-            return Err(ServiceError::ServiceOrderExists { order, dispatch });
-        }
-        let location = store
-            .location(tenant, &input.location_id)
-            .await?
-            .ok_or_else(|| ServiceError::LocationNotFound(input.location_id.clone()))?;
         let plan = decide::request(input, &location)?;
-        let number = store.next_number(tenant, "DSP").await?;
+        let number = self.store().next_number(tenant, "DSP").await?;
         let dispatch = DispatchId::new(format!("DSP-{number}"))
             .map_err(|error| ServiceError::Internal(format!("dispatch number {number}: {error}")))?;
         let frame = self.frame(tenant, caller.user.as_str());
@@ -328,8 +326,7 @@ impl Service {
         let detail =
             json!({ "serviceOrderId": plan.service_order_id, "scheduled": plan.scheduled, "priority": plan.priority });
         draft.audit("DISPATCH_REQUESTED", detail);
-        draft.consumed = consumed;
-        Ok(draft.finish())
+        Ok(draft)
     }
 
     /// Names the dispatch that a service order has.

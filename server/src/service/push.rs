@@ -1,9 +1,22 @@
 //! What a phone's connection asks of the service.
 
-use crate::service::commit::FeedEntry;
+use crate::service::commit::{CommitError, DeviceWrite, FeedEntry};
+use crate::service::decide::{audience, bare_commit};
+use crate::service::lanes::Round;
+use crate::service::model::Device;
+use crate::service::shell::ATTEMPTS_MAX;
 use crate::service::{PhoneSession, Service, ServiceError};
-use sync_core::domain::DispatchId;
-use sync_core::protocol::{Ack, Cursor, Digest, FeedItem, Hello, OutboxMark, Push, PushAck, Welcome};
+use crate::store::{FeedNewsItem, FeedPage};
+use serde_bytes::ByteBuf;
+use serde_json::json;
+use sync_core::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
+use sync_core::protocol::limits::{FETCH_VISITS_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
+use sync_core::protocol::{
+    Ack, Cursor, Digest, FeedItem, Hello, LaneAck, LaneRefusal, OutboxMark, Push, PushAck, Remedy, Welcome,
+};
+
+/// A phone that says the same again within this time is not written down again.
+const SEEN_AGAIN_AFTER_MS: i64 = 60_000;
 
 /// What a push did.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +64,40 @@ impl Service {
     /// # Errors
     /// [`ServiceError::DeviceForeign`], [`ServiceError::DeviceRevoked`].
     pub async fn hello(&self, session: &PhoneSession, hello: &Hello) -> Result<Welcome, ServiceError> {
-        let _ = (session, hello);
-        unimplemented!()
+        let store = self.store();
+        let identity = store.identity();
+        // A cursor of another database says nothing about this one's feed (invariant 11).
+        let cursor = (hello.generation == Some(identity.generation)).then_some(hello.cursor.0);
+        for _ in 0..ATTEMPTS_MAX {
+            let known = self.own_device(session).await?;
+            let (head, digest) = store.feed_head(&session.tenant, &session.technician).await?;
+            let welcome = Welcome {
+                generation: identity.generation,
+                server_time: self.now(),
+                head: Cursor(head),
+                digest: Digest(digest),
+            };
+            let now = welcome.server_time;
+            let receipt = cursor.filter(|cursor| *cursor <= head);
+            if let Some(device) = &known {
+                let same = device.ledger.announced >= hello.outbox.high_water
+                    && (device.pending, device.oldest_pending) == (hello.outbox.pending, hello.outbox.oldest)
+                    && receipt.is_none_or(|receipt| receipt <= device.acknowledged)
+                    && device.app == hello.app
+                    && now.millis_since(device.seen_at) < SEEN_AGAIN_AFTER_MS;
+                if same {
+                    return Ok(welcome);
+                }
+            }
+            let mut write = seen(session, known.as_ref(), now, &hello.outbox);
+            write.app = Some(hello.app.chars().take(APP_CHARS_MAX).collect());
+            write.acknowledged = receipt;
+            let registered = known.is_none();
+            if self.write_device(session, write, registered.then_some("DEVICE_REGISTERED")).await? {
+                return Ok(welcome);
+            }
+        }
+        Err(ServiceError::Busy)
     }
 
     /// A phone says what it still holds (pings). Writes only what the office should see; call it when the mark has changed,
@@ -61,8 +106,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::DeviceRevoked`], ….
     pub async fn heard(&self, session: &PhoneSession, outbox: &OutboxMark) -> Result<(), ServiceError> {
-        let _ = (session, outbox);
-        unimplemented!()
+        self.update_device(session, |device, now| Some(seen(session, device, now, outbox))).await
     }
 
     /// A phone has durably stored its feed up to here: makes `ASSIGNED` `DISPATCHED`.
@@ -70,8 +114,15 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Busy`], [`ServiceError::Internal`].
     pub async fn ack(&self, session: &PhoneSession, ack: &Ack) -> Result<(), ServiceError> {
-        let _ = (session, ack);
-        unimplemented!()
+        self.update_device(session, |device, now| {
+            let news = device.is_none_or(|device| device.acknowledged < ack.cursor.0) || !ack.digest_matched;
+            news.then(|| DeviceWrite {
+                acknowledged: Some(ack.cursor.0),
+                digest_mismatch: !ack.digest_matched,
+                ..touch(session, now)
+            })
+        })
+        .await
     }
 
     /// A phone's changes: admitted, judged, committed; each visit is its own lane. An error means that nothing was kept
@@ -80,8 +131,35 @@ impl Service {
     /// # Errors
     /// [`ServiceError::DeviceForeign`], [`ServiceError::Internal`].
     pub async fn push(&self, session: &PhoneSession, push: &Push) -> Result<PushOutcome, ServiceError> {
-        let _ = (session, push);
-        unimplemented!()
+        let changes: usize = push.lanes.iter().map(|lane| lane.changes.len()).sum();
+        if push.lanes.len() > PUSH_LANES_MAX || changes > PUSH_CHANGES_MAX {
+            return Err(ServiceError::invalid("push", "too many visits or changes in one push"));
+        }
+        let mut round = Round::new(session, push);
+        for _ in 0..ATTEMPTS_MAX {
+            if round.is_settled() {
+                break;
+            }
+            self.push_round(&mut round).await?;
+        }
+        if !round.device_written {
+            self.heard(session, &push.outbox).await?;
+        }
+        let Round { acks, feed, .. } = round;
+        let lanes = acks.into_iter().zip(&push.lanes).map(|(ack, lane)| {
+            ack.unwrap_or_else(|| LaneAck {
+                dispatch: lane.dispatch.clone(),
+                accepted: 0,
+                refusal: Some(LaneRefusal {
+                    code: ServiceError::Busy.code().to_owned(),
+                    message: ServiceError::Busy.to_string(),
+                    remedy: Remedy::Retry,
+                }),
+                verdicts: Vec::new(),
+                update: None,
+            })
+        });
+        Ok(PushOutcome { ack: PushAck { id: push.id, lanes: lanes.collect(), feed: None }, feed })
     }
 
     /// What a phone at `after` lacks, at most `limit` visits.
@@ -94,8 +172,14 @@ impl Service {
         after: Cursor,
         limit: u32,
     ) -> Result<FeedAnswer, ServiceError> {
-        let _ = (session, after, limit);
-        unimplemented!()
+        let store = self.store();
+        let page = store.feed_page(&session.tenant, &session.technician, &session.device, after.0, limit).await?;
+        let FeedPage { to, head, digest, news, too_old } = page;
+        if too_old {
+            return Ok(FeedAnswer::TooOld);
+        }
+        let items = news.into_iter().map(item).collect();
+        Ok(FeedAnswer::Items { items, to: Cursor(to), head: Cursor(head), digest: Digest(digest) })
     }
 
     /// Everything that the technician should hold, from `after` on in id order.
@@ -109,8 +193,13 @@ impl Service {
         limit: u32,
         bytes: usize,
     ) -> Result<HeldAnswer, ServiceError> {
-        let _ = (session, after, limit, bytes);
-        unimplemented!()
+        let page = self.store().held(&session.tenant, &session.technician, after, limit, bytes).await?;
+        Ok(HeldAnswer {
+            items: page.visits.into_iter().map(|visit| item(FeedNewsItem::Whole(visit))).collect(),
+            more: page.more,
+            head: Cursor(page.head),
+            digest: Digest(page.digest),
+        })
     }
 
     /// These visits whole; [`FeedItem::Gone`] for those the technician does not hold.
@@ -122,16 +211,162 @@ impl Service {
         session: &PhoneSession,
         dispatches: &[DispatchId],
     ) -> Result<Vec<FeedItem>, ServiceError> {
-        let _ = (session, dispatches);
-        unimplemented!()
+        let ids = &dispatches[..dispatches.len().min(FETCH_VISITS_MAX)];
+        let held = self.store().held_some(&session.tenant, &session.technician, ids).await?;
+        let mut items: Vec<FeedItem> = held.into_iter().map(|visit| item(FeedNewsItem::Whole(visit))).collect();
+        for id in ids {
+            if !items.iter().any(|item| item.dispatch() == id) {
+                let tombstone = self.tombstone(session, id).await?;
+                items.push(FeedItem::Gone { tombstone });
+            }
+        }
+        Ok(items)
     }
 
-    /// The phone of a revoked device has removed what it held.
+    /// The phone of a revoked device has removed what it held; `sealed` unsent changes it keeps.
     ///
     /// # Errors
     /// [`ServiceError::Busy`], [`ServiceError::Internal`].
-    pub async fn wiped(&self, session: &PhoneSession) -> Result<(), ServiceError> {
-        let _ = session;
-        unimplemented!()
+    pub async fn wiped(&self, session: &PhoneSession, sealed: u32) -> Result<(), ServiceError> {
+        self.update_device(session, |_, now| {
+            Some(DeviceWrite { wiped_at: Some(now), pending: Some((sealed, None)), ..touch(session, now) })
+        })
+        .await
+    }
+
+    /// The session's device, if it is known, and belongs to the session's technician.
+    pub(crate) async fn own_device(&self, session: &PhoneSession) -> Result<Option<Device>, ServiceError> {
+        let device = self.store().device(&session.tenant, &session.device).await?;
+        match device {
+            Some(device) if device.technician != session.technician => {
+                Err(ServiceError::DeviceForeign(session.device.clone()))
+            }
+            Some(device) if device.revoked_at.is_some() => Err(ServiceError::DeviceRevoked(session.device.clone())),
+            device => Ok(device),
+        }
+    }
+
+    /// Writes a device's row; false when somebody else was faster.
+    pub(crate) async fn write_device(
+        &self,
+        session: &PhoneSession,
+        write: DeviceWrite,
+        action: Option<&'static str>,
+    ) -> Result<bool, ServiceError> {
+        let frame = self.frame(&session.tenant, session.user.as_str());
+        let mut commit = bare_commit(&frame);
+        if let Some(action) = action {
+            let detail = json!({ "technicianId": session.technician, "app": write.app });
+            commit.audit.push(frame.audit(format!("device:{}", session.device), action, detail));
+        }
+        commit.devices.push(write);
+        match self.commit_one(commit).await {
+            Ok(_) => Ok(true),
+            Err(CommitError::Conflict(_) | CommitError::AlreadyDone(_)) => Ok(false),
+            Err(CommitError::ForeignDevice) => Err(ServiceError::DeviceForeign(session.device.clone())),
+            Err(error) => Err(ServiceError::Internal(error.to_string())),
+        }
+    }
+
+    /// Reads, decides, writes a device's row. A revoked device's last words are written too.
+    async fn update_device(
+        &self,
+        session: &PhoneSession,
+        decide: impl Fn(Option<&Device>, Timestamp) -> Option<DeviceWrite> + Send,
+    ) -> Result<(), ServiceError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let device = self.store().device(&session.tenant, &session.device).await?;
+            if device.as_ref().is_some_and(|device| device.technician != session.technician) {
+                return Err(ServiceError::DeviceForeign(session.device.clone()));
+            }
+            let Some(write) = decide(device.as_ref(), self.now()) else { return Ok(()) };
+            if self.write_device(session, write, None).await? {
+                return Ok(());
+            }
+        }
+        Err(ServiceError::Busy)
+    }
+
+    /// Why a technician does not hold a visit; nothing about visits that were never theirs.
+    async fn tombstone(&self, session: &PhoneSession, id: &DispatchId) -> Result<Tombstone, ServiceError> {
+        let now = self.now();
+        let stored = self.store().dispatch(&session.tenant, id).await?;
+        Ok(match stored {
+            Some(stored) if stored.row.plan.epoch_for(&session.technician).is_some() => {
+                audience::tombstone(id, &stored.row.plan, &session.technician, now)
+            }
+            _ => Tombstone {
+                dispatch_id: id.clone(),
+                title: String::new(),
+                reason: TombstoneReason::OutOfWindow,
+                note: None,
+                by: "system".to_owned(),
+                at: now,
+            },
+        })
+    }
+}
+
+/// Longest app name and version, characters.
+const APP_CHARS_MAX: usize = 100;
+
+/// A device row's write that only says that it was heard.
+pub(crate) fn touch(session: &PhoneSession, now: Timestamp) -> DeviceWrite {
+    DeviceWrite {
+        device: session.device.clone(),
+        technician: session.technician.clone(),
+        app: None,
+        seen_at: Some(now),
+        ledger: None,
+        expected_ledger: None,
+        pending: None,
+        acknowledged: None,
+        revoked_at: None,
+        wiped_at: None,
+        digest_mismatch: false,
+    }
+}
+
+/// A device row's write with what the phone says of its outbox.
+fn seen(session: &PhoneSession, device: Option<&Device>, now: Timestamp, outbox: &OutboxMark) -> DeviceWrite {
+    let mut write = DeviceWrite { pending: Some((outbox.pending, outbox.oldest)), ..touch(session, now) };
+    let mut ledger = device.map(|device| device.ledger.clone()).unwrap_or_default();
+    if ledger.announced < outbox.high_water {
+        ledger.announce(outbox.high_water);
+        write.ledger = Some(ledger);
+        write.expected_ledger = device.map(|device| device.ledger_version);
+    }
+    write
+}
+
+/// News as the protocol says it.
+fn item(news: FeedNewsItem) -> FeedItem {
+    match news {
+        FeedNewsItem::Changes { visit, changes } => FeedItem::Changes {
+            dispatch: visit.dispatch,
+            changes: changes.into_iter().map(ByteBuf::from).collect(),
+            card: visit.card,
+            tag: visit.tag,
+        },
+        FeedNewsItem::Whole(visit) => FeedItem::Snapshot {
+            dispatch: visit.dispatch,
+            document: ByteBuf::from(visit.document),
+            card: visit.card,
+            tag: visit.tag,
+        },
+        FeedNewsItem::Gone(entry) => match entry.news {
+            crate::service::commit::FeedNews::Gone(tombstone) => FeedItem::Gone { tombstone },
+            // The store answers a tombstone with every entry that it calls gone.
+            crate::service::commit::FeedNews::Held => FeedItem::Gone {
+                tombstone: Tombstone {
+                    dispatch_id: entry.dispatch,
+                    title: String::new(),
+                    reason: TombstoneReason::OutOfWindow,
+                    note: None,
+                    by: "system".to_owned(),
+                    at: Timestamp::default(),
+                },
+            },
+        },
     }
 }

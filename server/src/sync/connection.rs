@@ -228,8 +228,8 @@ impl Connection {
                 }
                 None
             }
-            ServerEffect::Wiped(_) => {
-                service.wiped(self.phone()?).await?;
+            ServerEffect::Wiped(wiped) => {
+                service.wiped(self.phone()?, wiped.sealed).await?;
                 None
             }
             ServerEffect::Close => {

@@ -281,7 +281,8 @@ impl Draft {
             && self.sla().is_none()
     }
 
-    fn sla(&self) -> Option<crate::service::model::SlaRow> {
+    /// The service-level record afterwards, where it changes.
+    pub(crate) fn sla(&self) -> Option<crate::service::model::SlaRow> {
         let before = self.before.as_ref().and_then(|stored| stored.sla.as_ref());
         sla::record(self.dispatch(), self.plan(), &self.state, before, self.phone_complete_at, self.frame.now)
     }
