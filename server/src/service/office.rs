@@ -16,8 +16,8 @@ use sync_core::domain::fact::{FACT_SCHEMA, FACT_TEXT_BYTES_MAX};
 use sync_core::domain::plan::{ChecklistItem, Contact, PartRequirement, Priority, SkillRequirement};
 use sync_core::domain::rules::sequence::SequenceLedger;
 use sync_core::domain::{
-    BootId, ClockReading, DeviceId, DispatchId, Fact, FactKind, LocationId, ServiceOrderId, TechnicianId,
-    Timestamp, Verdict, Window,
+    BootId, ClockReading, DeviceId, DispatchId, Fact, FactKind, LocationId, ServiceOrderId, TechnicianId, Timestamp,
+    Verdict, Window,
 };
 
 /// A request for a visit.

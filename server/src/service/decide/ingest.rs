@@ -8,9 +8,7 @@ use crate::service::office::NewRequest;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sync_core::domain::{
-    EventId, LocationId, PartNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window,
-};
+use sync_core::domain::{EventId, LocationId, PartNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window};
 
 /// Longest event, bytes.
 const EVENT_BYTES_MAX: usize = 256 * 1024;
