@@ -464,6 +464,21 @@ fn a_fact_that_is_none() {
 }
 
 #[test]
+fn a_fact_nested_without_end() {
+    let (mut server, lead, _) = arrival();
+    let ScalarValue::Bytes(fact) = cbor(&lead.fact("fact-1", 1, FactKind::Arrived)) else { panic!("bytes") };
+    assert_eq!(fact[0], 0xbf, "an open map");
+    for opens in [0x81, 0x9f, 0xa1, 0xbf, 0xc1] {
+        // An unknown field that is a list in a list in a list: reading it must not use up the stack.
+        let nested = [&[0xbf, 0x61, b'z'][..], &vec![opens; 60_000], &fact[1..]].concat();
+        let bytes = forge::bytes(&server, lead.actor, |tx, o| {
+            tx.put(&o.facts, "fact-1", ScalarValue::Bytes(nested)).unwrap();
+        });
+        assert_eq!(code(&mut server, &lead, &bytes), "FACT_UNACCEPTABLE");
+    }
+}
+
+#[test]
 fn new_objects_anywhere() {
     let (mut server, lead, _) = arrival();
     for kind in [ObjType::Map, ObjType::List, ObjType::Text] {

@@ -7,9 +7,10 @@
 //! Automerge assumes well-meaning peers. What it would answer with a panic, an endless loop, or a document that cannot be
 //! opened again after saving is refused here; each refusal names what it protects.
 
+use super::cbor::from_cbor;
 use super::edit::{encoded, within};
 use super::ledger::{Hand, deed, numbered};
-use super::schema::{REVISION, Region, SUMMARY, from_cbor};
+use super::schema::{REVISION, Region, SUMMARY};
 use super::view::read_fact;
 use super::{Admission, Author, ChangeHash, EncodedChange, Refusal, VisitDoc, chunk};
 use crate::domain::rules::admission::validate_fact;

@@ -1,7 +1,8 @@
 //! Writing: one change for each user action, with an explicit actor and time.
 
+use super::cbor::to_cbor;
 use super::ledger::Hand;
-use super::schema::{PLAN_FIELDS, SUMMARY, actor_id, actor_key, plan_registers, to_cbor};
+use super::schema::{PLAN_FIELDS, SUMMARY, actor_id, actor_key, plan_registers};
 use super::{ActorKey, DocumentError, Edit, EncodedChange, Rebased, RebasedEdit, Refusal, VisitDoc};
 use crate::domain::rules::admission::validate_fact;
 use crate::domain::{Fact, FactId, Plan, Ruling, Timestamp};

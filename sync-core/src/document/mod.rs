@@ -5,9 +5,10 @@
 //! that makes another is a forgery.
 //!
 //! In reading order: `schema` (what lies where), `copy` (whole documents), `view` (reading), `edit` (writing), `chunk` and
-//! `admission` (what a phone's change may do), `ledger` (what admission remembers).
+//! `admission` (what a phone's change may do), `ledger` (what admission remembers), `cbor`.
 
 mod admission;
+mod cbor;
 mod chunk;
 mod copy;
 mod edit;

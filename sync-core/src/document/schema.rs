@@ -6,38 +6,48 @@ use automerge::legacy::ObjectId;
 use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, ScalarValueRef};
 use automerge::{Value, ValueRef};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
 pub(super) const REVISION: &str = "revision";
 pub(super) const SUMMARY: &str = "summary";
 
-/// The plan fields that this release writes, and so may delete when they are absent. A field of a newer release stays.
-pub(super) const PLAN_FIELDS: [&str; 22] = [
-    REVISION,
-    "service_order_id",
-    "title",
-    "instructions",
-    "priority",
-    "site",
-    "contact",
-    "required_skills",
-    "required_parts",
-    "scheduled",
-    "sla_deadline",
-    "arrival_window",
-    "confirmed_window",
-    "window_revision",
-    "proposed_window",
-    "assignment",
-    "epoch",
-    "former",
-    "cancellation",
-    "checklist",
-    "attributes",
-    "route_id",
-];
+macro_rules! plan_fields {
+    ($($field:ident),* $(,)?) => {
+        /// The plan fields that this release writes, and so may delete when they are absent. A field of a newer release
+        /// stays.
+        pub(super) const PLAN_FIELDS: &[&str] = &[$(stringify!($field)),*];
+        /// Does not compile when a field of the plan is missing from the list.
+        const _: fn(Plan) = |plan| {
+            let Plan { $($field: _),* } = plan;
+        };
+    };
+}
+
+plan_fields!(
+    revision,
+    service_order_id,
+    title,
+    instructions,
+    priority,
+    site,
+    contact,
+    required_skills,
+    required_parts,
+    scheduled,
+    sla_deadline,
+    arrival_window,
+    confirmed_window,
+    window_revision,
+    proposed_window,
+    assignment,
+    epoch,
+    former,
+    cancellation,
+    checklist,
+    attributes,
+    route_id,
+);
 
 /// The six objects of a visit document. The genesis change makes them, and there will never be others.
 ///
@@ -200,14 +210,6 @@ pub(super) fn read_plan(doc: &Automerge, objects: &Objects) -> Plan {
 
 fn from_json<T: DeserializeOwned>(fields: serde_json::Map<String, serde_json::Value>) -> Option<T> {
     serde_json::from_value(serde_json::Value::Object(fields)).ok()
-}
-
-pub(super) fn to_cbor<T: Serialize>(value: &T) -> Option<Vec<u8>> {
-    minicbor_serde::to_vec(value).ok()
-}
-
-pub(super) fn from_cbor<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    minicbor_serde::from_slice(bytes).ok()
 }
 
 impl From<automerge::ChangeHash> for ChangeHash {

@@ -1,6 +1,7 @@
 //! Reading: the document as plain values.
 
-use super::schema::{SUMMARY, from_cbor, read_plan};
+use super::cbor::from_cbor;
+use super::schema::{SUMMARY, read_plan};
 use super::{StateTag, VisitDoc};
 use crate::domain::{
     Answer, ChecklistItemId, ClockReading, DeviceId, Fact, FactId, FactKind, Plan, Position, Report, Ruling,
