@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// Longest idempotency key, bytes.
@@ -102,36 +102,66 @@ impl<T> Command<T> {
 impl<T: DeserializeOwned> FromRequest<AppState> for Command<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (envelope, bytes) = Command::<()>::open(request, state).await?;
+        // None at all is an empty object, for commands that need no words. A list would be read as the fields in order.
+        let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            parse::<IgnoredAny>(text)?;
+            return Err(ApiError::invalid("body", "must be a JSON object"));
+        }
+        let body = parse(text)?;
+        let Command { caller, expected_revision, key, hash, .. } = envelope;
+        Ok(Self { caller, body, expected_revision, key, hash })
+    }
+}
+
+/// A command on many things: one JSON value, or a list of them.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Who.
+    pub caller: Caller,
+    /// What, in order.
+    pub items: Vec<Value>,
+}
+
+impl FromRequest<AppState> for Batch {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (envelope, bytes) = Command::<()>::open(request, state).await?;
+        let items = match parse(&bytes)? {
+            Value::Array(items) => items,
+            one => vec![one],
+        };
+        Ok(Self { caller: envelope.caller, items })
+    }
+}
+
+impl Command<()> {
+    /// Everything but the body's meaning.
+    async fn open(request: Request, state: &AppState) -> Result<(Self, Bytes), ApiError> {
         let (mut parts, body) = request.into_parts();
         // First of all: who has no token learns nothing of what else is wrong.
         let Signed(principal) = Signed::from_request_parts(&mut parts, state).await?;
         let expected_revision = expected_revision(&parts.headers)?;
         let key = idempotency_key(&parts.headers)?;
-        let (headers, method, path) = (parts.headers.clone(), parts.method.clone(), parts.uri.path().to_owned());
+        let (named_json, method, path) = (is_json(&parts.headers), parts.method.clone(), parts.uri.path().to_owned());
         let bytes = Bytes::from_request(Request::from_parts(parts, body), state)
             .await
             .map_err(|rejection| ApiError::of_status(rejection.status()))?;
+        if !bytes.is_empty() && !named_json {
+            return Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
         let mut hash = Sha256::new();
         for part in [principal.caller.user.as_str().as_bytes(), method.as_str().as_bytes(), path.as_bytes(), &bytes] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        Ok(Self {
-            body: parse_body(&headers, &bytes)?,
-            caller: principal.caller,
-            expected_revision,
-            key,
-            hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-        })
+        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((Self { caller: principal.caller, body: (), expected_revision, key, hash }, bytes))
     }
 }
 
-/// A body as JSON. None at all is an empty object, for commands that need no words.
-fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, ApiError> {
-    if !bytes.is_empty() && !is_json(headers) {
-        return Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    }
-    let text = if bytes.is_empty() { b"{}" } else { bytes };
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let field = error.path().to_string();

@@ -15,7 +15,9 @@ mod state;
 mod trace;
 
 pub use error::{ApiError, ErrorBody, LogLevel};
-pub use extract::{ApiPath, ApiQuery, Command, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Signed};
+pub use extract::{
+    ApiPath, ApiQuery, Batch, Command, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Signed,
+};
 pub use layers::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAY};
 pub use openapi::{DOCS_PATH, OPENAPI_PATH};
 pub use state::AppState;

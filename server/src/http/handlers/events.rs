@@ -3,11 +3,11 @@
 use crate::events::Event;
 use crate::http::answer::Page;
 use crate::http::error::ApiError;
-use crate::http::extract::{ApiQuery, Command, Signed, page_limit, read_cursor, write_cursor};
+use crate::http::extract::{ApiQuery, Batch, Signed, page_limit, read_cursor, write_cursor};
 use crate::http::schema;
 use crate::http::state::AppState;
-use crate::service::ServiceError;
 use crate::service::ingest::IngestEffect;
+use crate::service::{Action, ServiceError};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -105,26 +105,21 @@ struct IngestResult {
         }
     })),
     responses((status = 200, description = "One line an event, in order", body = schema::IngestResult)))]
-pub(crate) async fn ingest(State(app): State<AppState>, command: Command<Value>) -> Result<Response, ApiError> {
-    let (command, body) = command.split();
-    let events = match body {
-        Value::Array(events) if events.len() > INGEST_EVENTS_MAX => {
-            return Err(ApiError::invalid("body", format!("has {} events; at most {INGEST_EVENTS_MAX}", events.len())));
-        }
-        Value::Array(events) => events,
-        one => vec![one],
-    };
-    let mut items = Vec::with_capacity(events.len());
-    for event in events {
-        let line = match app.service.ingest(&command.caller, &event.to_string()).await {
+pub(crate) async fn ingest(State(app): State<AppState>, batch: Batch) -> Result<Response, ApiError> {
+    batch.caller.may(Action::Ingest)?;
+    if batch.items.len() > INGEST_EVENTS_MAX {
+        let count = batch.items.len();
+        return Err(ApiError::invalid("body", format!("has {count} events; at most {INGEST_EVENTS_MAX}")));
+    }
+    let mut items = Vec::with_capacity(batch.items.len());
+    for event in batch.items {
+        let line = match app.service.ingest(&batch.caller, &event.to_string()).await {
             Ok(done) => IngestLine {
                 event_id: Some(done.event_id),
                 dispatch_id: done.dispatch_id,
                 effect: Some(done.effect),
                 error: None,
             },
-            // Not one event's fault.
-            Err(error @ ServiceError::Forbidden { .. }) => return Err(error.into()),
             Err(error) => failed(&event, &error),
         };
         items.push(line);
