@@ -40,7 +40,7 @@ CREATE TABLE outbox (
     change             BLOB    NOT NULL,
     sum                BLOB    NOT NULL
 ) STRICT;
-CREATE INDEX outbox_unsent ON outbox (state, id) WHERE state <> 1;
+CREATE INDEX outbox_unsent ON outbox (state, id, dispatch_id, made_at_ms) WHERE state <> 1;
 CREATE INDEX outbox_by_visit ON outbox (dispatch_id, id);
 CREATE INDEX outbox_receipts ON outbox (acknowledged_at_ms) WHERE state = 1;
 

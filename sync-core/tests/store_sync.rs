@@ -123,7 +123,7 @@ fn a_full_answer_in_parts_removes_what_it_does_not_name_and_keeps_unsent_work() 
     assert_eq!((applied.cursor, applied.digest_matches), (whole.to, Some(true)));
     assert_eq!(listed(&phone), ["DSP-1", "DSP-2", "DSP-3", "DSP-6"]);
     assert!(phone.store.visit(&id(4)).is_err());
-    assert_eq!(pending_facts(&phone.store, 5), [fact.clone()]);
+    assert_eq!(pending_facts(&phone.store, 5), std::slice::from_ref(&fact));
     phone.pushes(&mut office);
     assert!(office.has_fact(5, &fact));
     assert!(phone.store.visit(&id(5)).is_err());
@@ -226,7 +226,7 @@ fn another_technicians_work_is_sealed_and_comes_back_with_them() {
     assert_eq!(phone.device(), mine);
     assert!(!phone.store.bind_user(&tenant(), &tech(10), &mut phone.rng).unwrap().changed);
     phone.primes(&office);
-    assert_eq!(pending_facts(&phone.store, 1), [fact.clone()]);
+    assert_eq!(pending_facts(&phone.store, 1), std::slice::from_ref(&fact));
     phone.syncs(&mut office);
     assert_eq!(office.accepted, [fact]);
     assert_eq!(phone.states(1, FactKind::Arrived).seq, Some(2));
@@ -320,4 +320,26 @@ fn the_digest_that_is_kept_is_the_digest_of_what_is_held() {
             assert_eq!(phone.store.visit(dispatch).unwrap().report, doc.report(), "seed {seed}, {dispatch}");
         }
     }
+}
+
+#[test]
+fn what_was_appended_without_opening_is_the_offices_document() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    for round in 0..40 {
+        let item = office.replans(1, |plan| plan.title = format!("Boiler, plan {round}"));
+        let batch = office.batch(vec![item]);
+        assert_eq!(phone.applies(batch).digest_matches, Some(true));
+        if round % 3 == 0 {
+            phone.notes(1, "drip ");
+            phone.pushes(&mut office);
+        }
+    }
+    let detail = phone.store.visit(&id(1)).unwrap();
+    let doc = &office.visits[&id(1)];
+    assert_eq!((detail.view, detail.report), (doc.view(), doc.report()));
+    assert_eq!(detail.card.title, "Boiler, plan 39");
+    assert_eq!(phone.store.sync_state().unwrap().digest, office.digest());
 }

@@ -90,6 +90,15 @@ pub(super) fn identify_any_size(bytes: &[u8]) -> Result<ChangeHash, Refusal> {
     Ok(ChangeHash(hash))
 }
 
+/// The hashes that a chunk names as its dependencies, when [`identify_any_size`] has passed it.
+pub(super) fn dependencies(bytes: &[u8]) -> Option<Vec<ChangeHash>> {
+    let mut reader = Reader(bytes.get(9..)?);
+    reader.unsigned().ok()?;
+    let count = reader.length().ok()?;
+    let hashes = reader.take(count.checked_mul(32)?).ok()?;
+    Some(hashes.as_chunks::<32>().0.iter().map(|hash| ChangeHash(*hash)).collect())
+}
+
 /// Walks the body of a chunk that [`identify`] has passed, and answers how many operations it has.
 pub(super) fn survey(bytes: &[u8]) -> Result<usize, Refusal> {
     let mut reader = Reader(bytes.get(9..).ok_or(TRUNCATED)?);

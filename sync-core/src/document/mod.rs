@@ -5,16 +5,19 @@
 //! that makes another is a forgery.
 //!
 //! In reading order: `schema` (what lies where), `copy` (whole documents), `view` (reading), `edit` (writing), `chunk` and
-//! `admission` (what a phone's change may do), `ledger` (what admission remembers), `cbor`.
+//! `admission` (what a phone's change may do), `ledger` (what admission remembers), `chain`, `cbor`.
 
 mod admission;
 mod cbor;
+mod chain;
 mod chunk;
 mod copy;
 mod edit;
 mod ledger;
 mod schema;
 mod view;
+
+pub use chain::chained;
 
 use crate::domain::{Answer, ChecklistItemId, DeviceId, Fact, TechnicianId};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use super::outbox::{OutboxRow, needs_fetch};
 use super::rows::Put;
 use super::{Store, StoreError, Tx, VISITS_MAX, rows};
-use crate::document::{StateTag, VisitDoc};
+use crate::document::{StateTag, VisitDoc, chained};
 use crate::domain::{DispatchId, Timestamp, VisitCard, fold};
 use crate::protocol::{Cursor, Digest, FeedItem};
 use serde_bytes::ByteBuf;
@@ -73,6 +73,9 @@ impl Store {
         })
     }
 }
+
+/// Past this size a document is opened and saved anew, instead of appending changes to it: a long tail is slow to open.
+const APPENDED_BYTES_MAX: usize = 32 * 1024;
 
 /// A visit as the server sent it whole.
 struct Snapshot<'a> {
@@ -249,6 +252,9 @@ impl Tx<'_> {
                 return Ok(true);
             }
         }
+        if self.append_changes(dispatch, changes, card, tag)? {
+            return Ok(true);
+        }
         let mut open = match self.open_visit(dispatch) {
             Ok(open) => open,
             Err(StoreError::NotFound(_)) => return Ok(false),
@@ -271,6 +277,32 @@ impl Tx<'_> {
         };
         let document = open.doc.save();
         self.put_visit(dispatch, &Put { held: true, tag, local_tag: open.doc.tag(), card, document: &document })?;
+        Ok(true)
+    }
+
+    /// The way without opening the document: where nothing is unsent and the changes lead from exactly what is here to
+    /// exactly what the server has, they are appended as they are. False when that is not so.
+    fn append_changes(
+        &mut self,
+        dispatch: &DispatchId,
+        changes: &[ByteBuf],
+        card: &VisitCard,
+        tag: StateTag,
+    ) -> Result<bool, StoreError> {
+        if self.has_unsent(dispatch)? {
+            return Ok(false);
+        }
+        let (head, mut document) = match rows::document(self.sql, dispatch) {
+            Ok(found) => found,
+            Err(StoreError::NotFound(_) | StoreError::VisitDamaged(_)) => return Ok(false),
+            Err(other) => return Err(other),
+        };
+        let appended: usize = changes.iter().map(|change| change.len()).sum();
+        if chained(head.local_tag, changes) != Some(tag) || document.len() + appended > APPENDED_BYTES_MAX {
+            return Ok(false);
+        }
+        document.extend(changes.iter().flat_map(|change| change.as_slice()));
+        self.put_visit(dispatch, &Put { held: true, tag, local_tag: tag, card, document: &document })?;
         Ok(true)
     }
 

@@ -74,8 +74,8 @@ pub enum SetAsideReason {
 const CLOSED: &[u8] = b"closed";
 /// What it says while the store is open, and for ever after a crash.
 const OPEN: &[u8] = b"open  ";
-/// Page cache of each connection, KiB. A day's visits and an outbox fit; a phone has better uses for more.
-const CACHE_KIB: i64 = 2 * 1024;
+/// Page cache of each connection at most, KiB: a full answer of some hundred visits is written without spilling.
+const CACHE_KIB: i64 = 8 * 1024;
 /// The write-ahead log is moved into the database past this many pages (4 MiB): seldom enough not to be felt by actions.
 const CHECKPOINT_PAGES: i64 = 1_000;
 /// After a large batch the log is cut back to this.

@@ -107,7 +107,7 @@ impl Store {
     /// The database's.
     pub fn parked(&self) -> Result<Vec<ParkedItem>, StoreError> {
         self.reading_rows(|conn, bad| {
-            let sql = format!("SELECT {COLUMNS} FROM outbox WHERE state = 2 ORDER BY id");
+            let sql = format!("SELECT {COLUMNS} FROM outbox WHERE state <> 1 AND state = 2 ORDER BY id");
             let mut statement = conn.prepare_cached(&sql)?;
             let mut rows = statement.query([])?;
             let mut parked = Vec::new();
@@ -153,9 +153,10 @@ impl Store {
 
 fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<OutboxPage, StoreError> {
     let sql = format!(
-        "SELECT {COLUMNS}, l.attempts FROM outbox LEFT JOIN lanes l USING (dispatch_id) \
-         WHERE state = 0 AND coalesce(l.parked, 0) = 0 AND coalesce(l.rebase, 0) = 0 \
-         ORDER BY coalesce(l.attempts, 0), id LIMIT ?1"
+        "SELECT {COLUMNS} FROM outbox JOIN ( \
+         SELECT o.id AS next_id, coalesce(l.attempts, 0) AS attempts FROM outbox o LEFT JOIN lanes l USING (dispatch_id) \
+         WHERE o.state <> 1 AND o.state = 0 AND coalesce(l.parked, 0) = 0 AND coalesce(l.rebase, 0) = 0 \
+         ORDER BY attempts, next_id LIMIT ?1) ON id = next_id ORDER BY attempts, id"
     );
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([i64::try_from(limits.changes).unwrap_or(i64::MAX).saturating_add(1)])?;
@@ -163,13 +164,15 @@ fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<Ou
     let mut place: HashMap<DispatchId, usize> = HashMap::new();
     let (mut changes, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {
-        let (dispatch, row) = match read_row(row)? {
-            Ok(read) => read,
+        // The edit is for people; what goes to the server is the change.
+        let row = match read_raw(row)? {
+            Ok(row) => row,
             Err(id) => {
                 bad.push(id);
                 continue;
             }
         };
+        let dispatch = row.dispatch;
         let lane = place.get(&dispatch).copied();
         let full = changes >= limits.changes
             || (changes > 0 && bytes + row.change.len() > limits.bytes)
@@ -452,8 +455,20 @@ pub(super) fn needs_fetch(conn: &Connection) -> Result<Vec<DispatchId>, StoreErr
     Ok(ids.into_iter().filter_map(|id| DispatchId::new(id).ok()).collect())
 }
 
+/// A row as it is stored, checksum verified.
+struct RawRow {
+    id: i64,
+    dispatch: DispatchId,
+    state: i64,
+    hash: ChangeHash,
+    made_at: Timestamp,
+    edit: Vec<u8>,
+    change: Vec<u8>,
+    error: Option<(String, String)>,
+}
+
 /// Reads a row of [`COLUMNS`]; the inner error is the id of a row whose checksum is wrong.
-fn read_row(row: &Row<'_>) -> Result<Result<(DispatchId, OutboxRow), i64>, StoreError> {
+fn read_raw(row: &Row<'_>) -> Result<Result<RawRow, i64>, StoreError> {
     let id: i64 = row.get(0)?;
     let (dispatch, hash, actor): (String, Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(3)?, row.get(4)?);
     let made_at_ms: i64 = row.get(5)?;
@@ -461,24 +476,31 @@ fn read_row(row: &Row<'_>) -> Result<Result<(DispatchId, OutboxRow), i64>, Store
     if row_sum(&dispatch, &hash, &actor, made_at_ms, &edit, &change) != *sum {
         return Ok(Err(id));
     }
-    let read = (|| {
-        Some((
-            DispatchId::new(dispatch).ok()?,
-            OutboxRow {
-                id,
-                state: row.get(2).ok()?,
-                hash: ChangeHash(hash.try_into().ok()?),
-                made_at: Timestamp::from_millis(made_at_ms),
-                edit: minicbor_serde::from_slice(&edit).ok()?,
-                change,
-                error: row.get::<_, Option<String>>(9).ok()?.map(|code| {
-                    let message = row.get::<_, Option<String>>(10).ok().flatten();
-                    (code, message.unwrap_or_default())
-                }),
-            },
-        ))
-    })();
-    Ok(read.ok_or(id))
+    let (Ok(dispatch), Ok(hash)) = (DispatchId::new(dispatch), hash.try_into()) else { return Ok(Err(id)) };
+    let code: Option<String> = row.get(9)?;
+    let message: Option<String> = row.get(10)?;
+    Ok(Ok(RawRow {
+        id,
+        dispatch,
+        state: row.get(2)?,
+        hash: ChangeHash(hash),
+        made_at: Timestamp::from_millis(made_at_ms),
+        edit,
+        change,
+        error: code.map(|code| (code, message.unwrap_or_default())),
+    }))
+}
+
+/// As [`read_raw`], with the edit decoded.
+fn read_row(row: &Row<'_>) -> Result<Result<(DispatchId, OutboxRow), i64>, StoreError> {
+    let raw = match read_raw(row)? {
+        Ok(raw) => raw,
+        Err(id) => return Ok(Err(id)),
+    };
+    let RawRow { id, dispatch, state, hash, made_at, edit, change, error } = raw;
+    Ok(minicbor_serde::from_slice(&edit)
+        .map(|edit| (dispatch, OutboxRow { id, state, hash, made_at, edit, change, error }))
+        .map_err(|_| id))
 }
 
 fn row_sum(dispatch: &str, hash: &[u8], actor: &[u8], made_at_ms: i64, edit: &[u8], change: &[u8]) -> [u8; 8] {

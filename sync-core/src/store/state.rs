@@ -64,8 +64,9 @@ impl Store {
     pub fn sync_state(&self) -> Result<SyncState, StoreError> {
         let phone = self.writer().phone.clone();
         self.read(|conn| {
-            let parked: i64 =
-                conn.prepare_cached("SELECT count(*) FROM outbox WHERE state = 2")?.query_row([], |row| row.get(0))?;
+            let parked: i64 = conn
+                .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 1 AND state = 2")?
+                .query_row([], |row| row.get(0))?;
             Ok(SyncState {
                 outbox: mark(conn)?,
                 parked: u32::try_from(parked).unwrap_or(u32::MAX),

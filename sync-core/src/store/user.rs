@@ -90,13 +90,15 @@ impl Store {
         })
     }
 
-    /// The device was revoked: seals the outbox, removes visits, documents and cards, overwrites their pages, and logs the
+    /// The device was revoked: seals the outbox, removes visits, documents and cards from the file, and logs the
     /// technician out. The device id is not used again.
     ///
     /// # Errors
     /// The database's.
     pub fn wipe_after_revocation(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
-        self.writer().conn.pragma_update(None, "secure_delete", true)?;
+        // Until the log is cut below, a crash undoes all of this, and the next connection is told of the revocation again:
+        // so one wait for the disk is enough.
+        self.writer().conn.pragma_update(None, "synchronous", "NORMAL")?;
         let wiped = self.write(|tx| {
             let sealed = if tx.phone.user.is_some() { tx.seal(false)? } else { 0 };
             let visits = tx.clear_visits()?;
@@ -109,12 +111,14 @@ impl Store {
             Ok::<_, StoreError>(Wiped { visits, sealed })
         });
         let writer = self.writer();
-        writer.conn.pragma_update(None, "secure_delete", "FAST")?;
-        let wiped = wiped?;
-        // The file is rewritten without the pages that were freed, and the log that still has them is cut.
-        writer.conn.execute_batch("VACUUM")?;
-        checkpoint(&writer.conn)?;
-        Ok(wiped)
+        let rewritten = wiped.and_then(|wiped| {
+            // The file is written anew without the pages that were freed, and cut, as is the log that still has them.
+            writer.conn.execute_batch("VACUUM")?;
+            checkpoint(&writer.conn)?;
+            Ok(wiped)
+        });
+        writer.conn.pragma_update(None, "synchronous", "FULL")?;
+        rewritten
     }
 }
 

@@ -6,6 +6,8 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
     reason = "each test file uses its share"
 )]
 
