@@ -236,7 +236,7 @@ fn a_visit_taken_away_leaves_a_card_and_keeps_unsent_work_until_it_is_acknowledg
         cards.iter().map(|card| (card.tombstone.dispatch_id.clone(), card.unsent)).collect::<Vec<_>>(),
         [(id(1), 1), (id(2), 0)]
     );
-    assert_eq!(pending_facts(&phone.store, 1), [fact.clone()]);
+    assert_eq!(pending_facts(&phone.store, 1), std::slice::from_ref(&fact));
     let acted = phone.store.act(&id(1), NewEdit::Summary("x".into()), &now(9), None, &mut phone.rng);
     assert!(matches!(acted, Err(ActError::NotFound(_))));
 
