@@ -482,7 +482,8 @@ fn a_fact_nested_without_end() {
 fn new_objects_anywhere() {
     let (mut server, lead, _) = arrival();
     for kind in [ObjType::Map, ObjType::List, ObjType::Text] {
-        let parents: [(&str, fn(&forge::Objects) -> ObjId); 4] = [
+        type Parent = fn(&forge::Objects) -> ObjId;
+        let parents: [(&str, Parent); 4] = [
             ("facts.x (a new object)", |o| o.facts.clone()),
             ("report.x (a new object)", |o| o.report.clone()),
             ("report.checklist.x (a new object)", |o| o.checklist.clone()),
