@@ -94,7 +94,7 @@ async fn a_whole_day_without_a_network_and_nothing_is_lost() {
     for dispatch in &visits {
         assert_eq!(world.status(dispatch).await, "COMPLETED");
         let facts = world.facts(dispatch).await;
-        assert!(facts.iter().all(|fact| fact["verdict"] == "ACCEPTED"), "{facts:?}");
+        assert!(facts.iter().all(|fact| fact["verdict"] == "accepted"), "{facts:?}");
         arrived += facts.len();
         let detail = phone.store().visit(dispatch).unwrap();
         assert_eq!(detail.state.pending_facts, 0);

@@ -68,7 +68,9 @@ impl PhoneClock for TestPhoneClock {
     fn now(&self) -> DeviceNow {
         DeviceNow {
             wall: self.world.now().plus_millis(self.off_by),
-            monotonic_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap(),
+            // Moves with the world, so that a day that is told in a second is no clock that jumps.
+            monotonic_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap()
+                + u64::try_from(self.world.now().millis() - MORNING).unwrap(),
             boot: BootId::new("boot-1").unwrap(),
         }
     }

@@ -5,7 +5,7 @@ use super::ledger::Hand;
 use super::schema::{PLAN_FIELDS, SUMMARY, actor_id, actor_key, plan_registers};
 use super::{ActorKey, DocumentError, Edit, EncodedChange, Rebased, RebasedEdit, Refusal, VisitDoc};
 use crate::domain::rules::admission::validate_fact;
-use crate::domain::{Fact, FactId, Plan, Ruling, Timestamp};
+use crate::domain::{Answer, ChecklistItemId, Fact, FactId, Plan, Ruling, Timestamp};
 use crate::protocol::limits::{ANSWER_BYTES_MAX, CHANGE_BYTES_MAX, CHANGE_OPS_MAX, FACTS_MAX, NOTE_CHARS_MAX};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{AutomergeError, ReadDoc, ScalarValue};
@@ -78,7 +78,7 @@ impl VisitDoc {
             Edit::Note { at, delete, insert } => return self.edit_note(actor, *at, *delete, insert, now),
             Edit::Answer { item, answer } => {
                 within("bytes of an answer", ANSWER_BYTES_MAX, answer.value.len())?;
-                let value = to_cbor(answer).ok_or(Refusal::Malformed("the answer cannot be encoded"))?;
+                let value = self.unheard_answer(item, answer.clone())?;
                 self.commit(actor, now, Hand::Phone, |tx| {
                     tx.put(&objects.checklist, item.as_str(), ScalarValue::Bytes(value))
                 })
@@ -89,6 +89,19 @@ impl VisitDoc {
             }
         };
         made.map_err(|_| UNWRITABLE)
+    }
+
+    /// The answer, a millisecond later where the very same one stands there already: Automerge takes writing the value that
+    /// it shows for no write, and two answers given at once would stay unsettled although the lead has confirmed one.
+    fn unheard_answer(&self, item: &ChecklistItemId, mut answer: Answer) -> Result<Vec<u8>, Refusal> {
+        let present = self.doc.get_all(&self.objects.checklist, item.as_str()).unwrap_or_default();
+        loop {
+            let value = to_cbor(&answer).ok_or(Refusal::Malformed("the answer cannot be encoded"))?;
+            if !present.iter().any(|(there, _)| there.to_bytes() == Some(value.as_slice())) {
+                return Ok(value);
+            }
+            answer.at = answer.at.plus_millis(1);
+        }
     }
 
     /// Loads the server's copy and makes the edits again under a fresh actor: what a phone does after a refusal.
