@@ -32,7 +32,10 @@ async fn a_cancelled_visit_leaves_a_card_that_says_why() {
     assert_eq!(cards.len(), 1);
     assert_eq!(cards[0].tombstone.reason, TombstoneReason::Cancelled);
     assert_eq!(cards[0].tombstone.note.as_deref(), Some("customer called it off"));
-    phone.store().acknowledge_tombstone(&dispatch, sync_core::domain::Timestamp::from_millis(support::MORNING)).unwrap();
+    phone
+        .store()
+        .acknowledge_tombstone(&dispatch, sync_core::domain::Timestamp::from_millis(support::MORNING))
+        .unwrap();
     assert!(phone.store().tombstones().unwrap().is_empty());
     let delivered = async {
         while world.dispatch(&dispatch).await["undeliveredTo"] != json!([]) {
@@ -70,8 +73,7 @@ async fn work_done_after_a_cancellation_is_kept_and_held_from_billing() {
     let mut told = false;
     while let Ok(event) = events.try_recv() {
         if let Event::Ruled { verdict, .. } = event {
-            told |= verdict.verdict == Verdict::Exception
-                && verdict.reason == RulingReason::CompletedAfterCancellation;
+            told |= verdict.verdict == Verdict::Exception && verdict.reason == RulingReason::CompletedAfterCancellation;
         }
     }
     assert!(told, "the technician hears of it");
@@ -140,7 +142,10 @@ async fn who_was_on_site_already_keeps_the_visit() {
     maria.caught_up().await;
     jonas.until_without(&dispatch).await;
     let seen = world.dispatch(&dispatch).await;
-    assert_eq!((seen["status"].as_str(), seen["assignment"]["technicianId"].as_str()), (Some("IN_PROGRESS"), Some("TECH-10")));
+    assert_eq!(
+        (seen["status"].as_str(), seen["assignment"]["technicianId"].as_str()),
+        (Some("IN_PROGRESS"), Some("TECH-10"))
+    );
     assert_eq!(seen["assignment"]["epoch"], 3, "a new epoch fences both former ones: {seen}");
     assert_eq!(jonas.store().tombstones().unwrap()[0].tombstone.reason, TombstoneReason::Withdrawn);
     maria.until_holding(&dispatch).await;
@@ -179,7 +184,11 @@ async fn a_crew_answers_differently_and_both_answers_are_shown() {
     assert_eq!(answers.len(), 2, "{report}");
     let notes = report["notes"].as_str().unwrap();
     assert!(notes.contains("Valve worn.") && notes.contains("Pump noisy."), "{notes}");
-    maria.until("both answers", |_| maria.store().visit(&dispatch).unwrap().report.answers.values().any(|a| a.len() == 2)).await;
+    maria
+        .until("both answers", |_| {
+            maria.store().visit(&dispatch).unwrap().report.answers.values().any(|a| a.len() == 2)
+        })
+        .await;
     maria.client.act(&dispatch, answer("1.8"), None).await.unwrap();
     maria.caught_up().await;
     let report = world.get(&format!("/{dispatch}/report")).await;
@@ -289,7 +298,10 @@ async fn a_window_moved_on_the_way_is_a_proposal_until_the_technician_has_seen_i
     phone.does(&dispatch, FactKind::WindowAcknowledged { window_revision: revision }).await;
     phone.caught_up().await;
     let seen = world.dispatch(&dispatch).await;
-    assert_eq!((seen["arrivalWindow"]["start"].clone(), seen["proposedWindow"].is_null()), (window["start"].clone(), true));
+    assert_eq!(
+        (seen["arrivalWindow"]["start"].clone(), seen["proposedWindow"].is_null()),
+        (window["start"].clone(), true)
+    );
     assert_eq!(seen["confirmedWindow"]["start"], window["start"], "{seen}");
 }
 
