@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::disallowed_methods,
     reason = "a test says what it expects by failing, and has its files"
 )]
@@ -284,7 +285,7 @@ fn a_restored_copy_is_another_device_and_gives_its_unsent_work_again_under_its_o
     assert_eq!((after.cursor, after.outbox.pending, after.outbox.high_water), (Cursor(0), 2, 0));
     // Nothing is sent under a wrong name before the office's copies are here.
     restored.pushes(&mut office);
-    assert_eq!(office.accepted, [sent_after_the_backup.clone()]);
+    assert_eq!(office.accepted, std::slice::from_ref(&sent_after_the_backup));
 
     restored.primes(&office);
     assert_eq!(restored.pending(), 1, "what had been sent is recognised");

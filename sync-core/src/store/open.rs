@@ -230,6 +230,9 @@ fn usable(path: &Path, trusted: bool) -> Result<Connection, Unusable> {
     if (found > 0 && application != schema::APPLICATION_ID) || (found == 0 && tables > 0) {
         return Err(unfit("it is another program's database"));
     }
+    if found > 0 && !schema::is_intact(&conn, found)? {
+        return Err(unfit("its schema is not what it was made with"));
+    }
     if found > 0 && !trusted {
         let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {

@@ -31,18 +31,24 @@ pub(super) fn run_migrations(conn: &mut Connection, from: u32, to: u32) -> Resul
     Ok(())
 }
 
+/// True when the file's schema is, to the letter, what the steps up to `version` make. A damaged schema can still be valid
+/// SQL, with a column of another name.
+pub(super) fn is_intact(conn: &Connection, version: u32) -> Result<bool, StoreError> {
+    let mut model = Connection::open_in_memory()?;
+    run_migrations(&mut model, 0, version)?;
+    Ok(shape(conn)? == shape(&model)?)
+}
+
+/// Every definition, by name.
+fn shape(conn: &Connection) -> Result<Vec<(String, Option<String>)>, StoreError> {
+    let mut statement = conn.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn shape(conn: &Connection) -> Vec<String> {
-        conn.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-    }
 
     #[test]
     fn every_stop_on_the_way_leads_to_the_same_schema() {
@@ -53,7 +59,8 @@ mod tests {
             run_migrations(&mut stepped, 0, stop).unwrap();
             assert_eq!(version(&stepped).unwrap(), stop);
             run_migrations(&mut stepped, stop, VERSION).unwrap();
-            assert_eq!(shape(&stepped), shape(&straight));
+            assert_eq!(shape(&stepped).unwrap(), shape(&straight).unwrap());
+            assert!(is_intact(&stepped, VERSION).unwrap());
         }
     }
 
@@ -61,10 +68,18 @@ mod tests {
     fn applying_twice_changes_nothing() {
         let mut conn = Connection::open_in_memory().unwrap();
         run_migrations(&mut conn, 0, VERSION).unwrap();
-        let before = shape(&conn);
+        let before = shape(&conn).unwrap();
         let at = version(&conn).unwrap();
         run_migrations(&mut conn, at, VERSION).unwrap();
-        assert_eq!(shape(&conn), before);
+        assert_eq!(shape(&conn).unwrap(), before);
         assert_eq!(version(&conn).unwrap(), VERSION);
+    }
+
+    #[test]
+    fn a_letter_more_or_less_is_noticed() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        run_migrations(&mut conn, 0, VERSION).unwrap();
+        conn.execute_batch("ALTER TABLE outbox RENAME COLUMN edit TO exit").unwrap();
+        assert!(!is_intact(&conn, VERSION).unwrap());
     }
 }
