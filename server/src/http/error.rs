@@ -20,6 +20,11 @@ use std::borrow::Cow;
 use sync_core::domain::Timestamp;
 use utoipa::ToSchema;
 
+/// Longest field name in an error body.
+const FIELD_CHARS_MAX: usize = 100;
+/// Longest message about a field.
+const MESSAGE_CHARS_MAX: usize = 500;
+
 /// How loud an error is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -117,10 +122,12 @@ impl ApiError {
         error
     }
 
-    /// A field of the input that makes no sense.
+    /// A field of the input that makes no sense. Both texts may repeat what the caller sent, so they are cut.
     #[must_use]
     pub fn invalid(field: &str, message: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_FAILED", format!("{field}: {message}"))
+        let field = cut(field, FIELD_CHARS_MAX);
+        let message = cut(&format!("{field}: {message}"), MESSAGE_CHARS_MAX);
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "VALIDATION_FAILED", message)
             .with_details(json!({ "field": field }))
     }
 
@@ -184,6 +191,13 @@ impl ApiError {
             LogLevel::Warn => tracing::warn!(status, code, cause, "refused"),
             LogLevel::Debug => tracing::debug!(status, code, cause, message = %self.0.message, "refused"),
         }
+    }
+}
+
+fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

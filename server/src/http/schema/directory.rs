@@ -24,7 +24,7 @@ pub enum TechnicianStatus {
 }
 
 /// A technician's skill.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Skill {
     /// Which.
@@ -38,7 +38,7 @@ pub struct Skill {
 }
 
 /// A planned absence.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Absence {
     /// When.
@@ -48,7 +48,7 @@ pub struct Absence {
 }
 
 /// A technician.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Technician {
     /// Which.
@@ -78,7 +78,7 @@ pub struct Technician {
 }
 
 /// A page of technicians, by id.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TechnicianPage {
     /// The technicians.
@@ -88,7 +88,7 @@ pub struct TechnicianPage {
 }
 
 /// A technician who could go, or why not.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Candidate {
     /// Who.
@@ -108,7 +108,7 @@ pub struct Candidate {
 }
 
 /// Who could go, nearest first.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CandidateList {
     /// The technicians.
@@ -118,7 +118,7 @@ pub struct CandidateList {
 }
 
 /// A skill and who has it.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SkillSummary {
     /// Which.
@@ -131,7 +131,7 @@ pub struct SkillSummary {
 }
 
 /// Every skill of the tenant's technicians, by code.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SkillList {
     /// The skills.
@@ -141,7 +141,7 @@ pub struct SkillList {
 }
 
 /// A site.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Location {
     /// Which.
@@ -160,7 +160,7 @@ pub struct Location {
 }
 
 /// A page of sites, by id.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LocationPage {
     /// The sites.
@@ -170,7 +170,7 @@ pub struct LocationPage {
 }
 
 /// A phone's health.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Device {
     /// Which.
@@ -213,7 +213,7 @@ pub struct Device {
 }
 
 /// The tenant's phones, those behind first.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeviceList {
     /// The phones.

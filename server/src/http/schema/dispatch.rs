@@ -59,7 +59,7 @@ pub enum BreachStatus {
 }
 
 /// A skill that the lead must have.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequiredSkill {
     /// Which.
@@ -70,7 +70,7 @@ pub struct RequiredSkill {
 }
 
 /// A part to bring.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequiredPart {
     /// Which.
@@ -81,7 +81,7 @@ pub struct RequiredPart {
 }
 
 /// Where a dispatch is to be done.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Site {
     /// Its id.
@@ -98,7 +98,7 @@ pub struct Site {
 }
 
 /// Whom to ask for.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Contact {
     /// Name.
@@ -108,7 +108,7 @@ pub struct Contact {
 }
 
 /// One thing to tick off.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChecklistItem {
     /// Unique within the visit.
@@ -120,7 +120,7 @@ pub struct ChecklistItem {
 }
 
 /// Who has a dispatch.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Assignment {
     /// The lead.
@@ -144,7 +144,7 @@ pub struct Assignment {
 }
 
 /// Who had a dispatch before.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FormerAssignment {
     /// The lead.
@@ -166,7 +166,7 @@ pub struct FormerAssignment {
 }
 
 /// The office's cancellation.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cancellation {
     /// When.
@@ -184,7 +184,7 @@ pub struct Cancellation {
 }
 
 /// A service-level record.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sla {
     /// Which visit.
@@ -207,7 +207,7 @@ pub struct Sla {
 }
 
 /// One dispatch. Its `ETag` is its revision; that it has reached a phone does not change it.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dispatch {
     /// Which.
@@ -299,7 +299,7 @@ pub struct Dispatch {
 }
 
 /// A page of dispatches, ordered by scheduled start, unscheduled ones last.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DispatchPage {
     /// The dispatches.
@@ -309,7 +309,7 @@ pub struct DispatchPage {
 }
 
 /// A span of time.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Window {
     /// First instant inside.
@@ -321,7 +321,7 @@ pub struct Window {
 }
 
 /// A place on Earth, WGS 84 degrees.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Coordinates {
     /// Degrees north.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 /// A published event in its envelope.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Event {
     /// `TechnicianAssignedEvent`, ….
@@ -28,7 +28,7 @@ pub struct Event {
 }
 
 /// One entry of the journal.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JournalEntry {
     /// Its position; grows.
@@ -41,7 +41,7 @@ pub struct JournalEntry {
 }
 
 /// A page of the journal, oldest first.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JournalPage {
     /// The entries.
@@ -51,7 +51,7 @@ pub struct JournalPage {
 }
 
 /// What became of one consumed event.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IngestLine {
     /// Its id, where it could be read.
@@ -68,7 +68,7 @@ pub struct IngestLine {
 }
 
 /// Why a consumed event had no effect.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IngestFailure {
     /// A stable code, as in an error body.
@@ -79,7 +79,7 @@ pub struct IngestFailure {
 }
 
 /// What became of the consumed events, in their order.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IngestResult {
     /// One line an event.
@@ -87,7 +87,7 @@ pub struct IngestResult {
 }
 
 /// How the server is.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Health {
     /// `UP`.

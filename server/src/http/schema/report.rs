@@ -17,7 +17,7 @@ pub enum Verdict {
 }
 
 /// One line of a parts ledger.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PartUse {
     /// The ledger entry's id.
@@ -31,7 +31,7 @@ pub struct PartUse {
 }
 
 /// One line of time worked.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimeWorked {
     /// The entry's id.
@@ -45,7 +45,7 @@ pub struct TimeWorked {
 }
 
 /// One answer to a checklist item.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Answer {
     /// As entered.
@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 /// One checklist item with its answers.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChecklistLine {
     /// Which.
@@ -72,7 +72,7 @@ pub struct ChecklistLine {
 }
 
 /// One fact, with the server's word on it.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FactLine {
     /// Which.
@@ -116,7 +116,7 @@ pub struct FactLine {
 }
 
 /// What a visit left behind.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Report {
     /// Which visit.
@@ -139,7 +139,7 @@ pub struct Report {
 }
 
 /// Breaches of service levels announced in a span of time.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlaReport {
     /// The span.
@@ -155,7 +155,7 @@ pub struct SlaReport {
 }
 
 /// One line of the audit trail.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuditRecord {
     /// Its chain.
@@ -181,7 +181,7 @@ pub struct AuditRecord {
 }
 
 /// A page of an audit chain, oldest first.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuditPage {
     /// The lines.
@@ -191,7 +191,7 @@ pub struct AuditPage {
 }
 
 /// Something that a person must decide.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Exception {
     /// Which.
@@ -224,7 +224,7 @@ pub struct Exception {
 }
 
 /// Exceptions, newest first.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExceptionList {
     /// The exceptions.
