@@ -75,11 +75,14 @@ pub async fn one_bad_commit_does_not_hold_up_its_group(store: Arc<dyn Store>) {
     if let Some(dispatch) = &mut twin.dispatch {
         dispatch.row.service_order_id = order_of(&visit("other"));
     }
-    let results = store.commit(vec![good("DSP-1"), bad, good("DSP-2"), twin]).await;
+    // One that the database itself cannot take: a booking that ends as it begins.
+    let broken = Commit { dispatch: Some(booked(write(&visit("DSP-3"), 1), &anna, window(5, 5))), ..blank(0) };
+    let results = store.commit(vec![good("DSP-1"), bad, good("DSP-2"), twin, broken]).await;
     assert_eq!(results[0].as_ref().unwrap().feed[0].seq, 2);
     assert_eq!(results[1], Err(CommitError::Conflict("dispatch")));
     assert_eq!(results[2].as_ref().unwrap().feed[0].seq, 3, "no position was lost to the bad one");
     assert_eq!(results[3], Err(CommitError::Conflict("dispatch")), "it sees what its own group wrote");
+    assert!(matches!(results[4], Err(CommitError::Store(_))), "{:?}", results[4]);
 
     assert_eq!(store.feed_head(&acme(), &anna).await.unwrap().0, 3);
     assert_eq!(store.technician(&acme(), &tech("TECH-99")).await.unwrap(), None);

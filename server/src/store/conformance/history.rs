@@ -141,6 +141,8 @@ async fn change(
 
 pub async fn a_phone_that_follows_pages_holds_exactly_what_it_should(store: Arc<dyn Store>) {
     for seed in 0..HISTORIES {
+        // Shown when the story fails.
+        println!("history of seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
         // Each history has a technician of its own; the visits are told apart by a tenant's worth of revisions.
         let technician = tech(&format!("TECH-{seed}"));
@@ -149,7 +151,6 @@ pub async fn a_phone_that_follows_pages_holds_exactly_what_it_should(store: Arc<
             .map(|name| Phone { device: phone(&format!("{name}-{seed}")), cursor: 0, documents: BTreeMap::new() })
             .into();
         for step in 0..STEPS {
-            // Printed by the test harness when the story fails.
             let context = format!("seed {seed}, step {step}");
             let limit = rng.random_range(1..5);
             match rng.random_range(0..20) {

@@ -11,7 +11,8 @@
 //! What comes with the store is dropped after the story.
 
 // These are tests, though a backend's test crate calls them; the fixture is the words they are told in.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::wildcard_imports, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::wildcard_imports, missing_docs)]
 
 pub mod calendar;
 pub mod commits;

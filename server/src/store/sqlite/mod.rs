@@ -30,7 +30,7 @@ use sync_core::document::ActorKey;
 use sync_core::domain::{TenantId, Timestamp};
 use sync_core::protocol::Generation;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use writer::{CHECKPOINT_BUSY, Checkpoint, Job, NUMBER_BLOCK, QUEUE_CALLS_MAX};
+use writer::{CHECKPOINT_BUSY, Checkpoint, Job, NUMBER_BLOCK, QUEUE_CALLS_MAX, Turn};
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -102,8 +102,9 @@ impl SqliteStore {
 
         let (jobs, waiting_jobs) = mpsc::channel(QUEUE_CALLS_MAX);
         let (checkpoints, waiting_checkpoints) = mpsc::channel(1);
-        tokio::spawn(writer::run(writing, waiting_jobs, checkpoints.clone()));
-        tokio::spawn(writer::run_checkpoints(checkpointing, waiting_checkpoints));
+        let turn = Turn::default();
+        tokio::spawn(writer::run(writing, waiting_jobs, checkpoints.clone(), turn.clone()));
+        tokio::spawn(writer::run_checkpoints(checkpointing, waiting_checkpoints, turn));
         Ok(Arc::new(Self {
             readers,
             jobs,
@@ -170,7 +171,7 @@ impl CommitLog for SqliteStore {
             .fetch_optional(&self.readers)
             .await
             .map_err(fault)?;
-        row.as_ref().map(commit::remembered).transpose()
+        row.as_ref().map(|row| commit::remembered(row, 0)).transpose()
     }
 
     async fn next_number(&self, tenant: &TenantId, kind: &'static str) -> Result<u64, StoreError> {

@@ -9,6 +9,7 @@ use crate::service::commit::{Commit, CommitError, Committed};
 use crate::store::{Identity, StoreError};
 use rand::Rng as _;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
+use std::sync::Arc;
 use std::time::Duration;
 use sync_core::document::ActorKey;
 use sync_core::domain::{TenantId, Timestamp};
@@ -22,7 +23,7 @@ const GROUP_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most calls waiting for the writer; more wait before they are queued.
 pub(super) const QUEUE_CALLS_MAX: usize = 1_024;
 /// Bytes written after which the log is copied into the database file.
-const CHECKPOINT_BYTES: usize = 8 * 1024 * 1024;
+const CHECKPOINT_BYTES: usize = 16 * 1024 * 1024;
 /// What a commit costs in the log beside its document and changes: about 25 pages.
 const COMMIT_OVERHEAD_BYTES: usize = 25 * 4096;
 /// Log length, in pages, beyond which it is cut (64 MiB). Under steady load a passive checkpoint never catches up with the
@@ -47,6 +48,10 @@ pub(super) enum Job {
     Close { answer: oneshot::Sender<()> },
 }
 
+/// Held while writing, and while cutting the log: SQLite's own way to wait for a lock is to look again after ever longer
+/// naps, up to a tenth of a second each.
+pub(super) type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// What the checkpointer is asked for.
 pub(super) enum Checkpoint {
     Now,
@@ -58,6 +63,7 @@ pub(super) async fn run(
     mut connection: SqliteConnection,
     mut jobs: mpsc::Receiver<Job>,
     checkpoints: mpsc::Sender<Checkpoint>,
+    turn: Turn,
 ) {
     let mut left_over = None;
     let mut written = 0;
@@ -69,6 +75,7 @@ pub(super) async fn run(
                 None => break,
             },
         };
+        let my_turn = turn.lock().await;
         match job {
             Job::Commit { commits, answer } => {
                 let mut group = vec![(commits, answer)];
@@ -94,6 +101,7 @@ pub(super) async fn run(
                 return;
             }
         }
+        drop(my_turn);
         if written >= CHECKPOINT_BYTES {
             written = 0;
             // One that is already asked for does.
@@ -103,12 +111,17 @@ pub(super) async fn run(
 }
 
 /// Copies the log into the database beside the writer, so that no commit waits for it.
-pub(super) async fn run_checkpoints(mut connection: SqliteConnection, mut requests: mpsc::Receiver<Checkpoint>) {
+pub(super) async fn run_checkpoints(
+    mut connection: SqliteConnection,
+    mut requests: mpsc::Receiver<Checkpoint>,
+    turn: Turn,
+) {
     while let Some(request) = requests.recv().await {
         match request {
             Checkpoint::Now => {
                 let log_pages = checkpoint(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
                 if log_pages > LOG_PAGES_MAX {
+                    let _my_turn = turn.lock().await;
                     checkpoint(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
                 }
             }

@@ -1,6 +1,7 @@
 //! The dispatch's own part: projection, document, changes, facts, calendars, exceptions, service level.
 
-use super::{Ends, Failure, feed, to_json};
+use super::feed::{self, write_feed};
+use super::{Failure, Found, Statement, to_json};
 use crate::service::commit::{Booking, Commit, CommitError, DispatchWrite, FactWrite, FeedEntry};
 use crate::service::model::{ExceptionRow, SlaRow};
 use crate::store::sqlite::dispatches::json_list;
@@ -9,24 +10,37 @@ use sqlx::SqliteConnection;
 use std::collections::BTreeSet;
 use sync_core::domain::{RulingReason, TechnicianId, TenantId, Timestamp, Verdict};
 
-const INSERT_DISPATCH: &str = "INSERT INTO dispatches (tenant, dispatch_id, service_order_id, location_id, revision, \
-       status, priority, technician, epoch, start_ms, end_ms, sla_deadline_ms, created_ms, updated_ms, watch_ms, tag, \
-       card, plan, state) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+/// What follows the row: the document, its changes, the calendars, the feeds. The changes' bytes come packed into one blob
+/// (hash, actor, chunk), the list says where each lies.
+macro_rules! write_rest {
+    () => {
+        concat!(
+            "INSERT INTO documents (tenant, dispatch_id, document) VALUES (?, ?, ?) \
+               ON CONFLICT (tenant, dispatch_id) DO UPDATE SET document = excluded.document; \
+             INSERT INTO changes (tenant, dispatch_id, revision, idx, device, hash, actor, bytes) \
+               SELECT given.tenant, given.dispatch, given.revision, j.key, j.value ->> 2, substr(given.packed, j.value ->> 0, 32), \
+                 substr(given.packed, (j.value ->> 0) + 32, 16), substr(given.packed, (j.value ->> 0) + 48, j.value ->> 1) \
+               FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS packed) given CROSS JOIN json_each(?) j; \
+             DELETE FROM bookings WHERE tenant = ? AND dispatch_id = ?; \
+             INSERT INTO bookings (tenant, dispatch_id, technician, start_ms, end_ms) \
+               SELECT ?, ?, j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) j; ",
+            write_feed!()
+        )
+    };
+}
 
-pub(in crate::store::sqlite) const UPDATE_DISPATCH: &str = "UPDATE dispatches SET service_order_id = ?3, location_id = ?4, revision = ?5, \
-       status = ?6, priority = ?7, technician = ?8, epoch = ?9, start_ms = ?10, end_ms = ?11, sla_deadline_ms = ?12, \
-       created_ms = ?13, updated_ms = ?14, watch_ms = ?15, tag = ?16, card = ?17, plan = ?18, state = ?19 \
-     WHERE tenant = ?1 AND dispatch_id = ?2 AND revision = ?20";
-
-/// The document and its changes. The changes' bytes come packed into one blob (hash, actor, chunk), the list says where
-/// each lies.
-const WRITE_CONTENT: &str = "INSERT INTO documents (tenant, dispatch_id, document) VALUES (?, ?, ?) \
-       ON CONFLICT (tenant, dispatch_id) DO UPDATE SET document = excluded.document; \
-     INSERT INTO changes (tenant, dispatch_id, revision, idx, device, hash, actor, bytes) \
-       SELECT c.tenant, c.dispatch, c.revision, j.key, j.value ->> 2, substr(c.packed, j.value ->> 0, 32), \
-         substr(c.packed, (j.value ->> 0) + 32, 16), substr(c.packed, (j.value ->> 0) + 48, j.value ->> 1) \
-       FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS packed) c CROSS JOIN json_each(?) j";
+const INSERT: &str = concat!(
+    "INSERT INTO dispatches (tenant, dispatch_id, service_order_id, location_id, revision, status, priority, technician, \
+       epoch, start_ms, end_ms, sla_deadline_ms, created_ms, updated_ms, watch_ms, tag, card, plan, state) \
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?); ",
+    write_rest!()
+);
+pub(in crate::store::sqlite) const UPDATE: &str = concat!(
+    "UPDATE dispatches SET service_order_id = ?, location_id = ?, revision = ?, status = ?, priority = ?, \
+       technician = ?, epoch = ?, start_ms = ?, end_ms = ?, sla_deadline_ms = ?, created_ms = ?, updated_ms = ?, \
+       watch_ms = ?, tag = ?, card = ?, plan = ?, state = ? WHERE tenant = ? AND dispatch_id = ?; ",
+    write_rest!()
+);
 
 const WRITE_FACTS: &str = "INSERT INTO facts (tenant, fact_id, dispatch_id, device, seq, seq_reused, knew_revision, kind, \
        occurred_ms, serial, verdict, reason, recorded_ms, held_since_ms) \
@@ -36,10 +50,6 @@ const WRITE_FACTS: &str = "INSERT INTO facts (tenant, fact_id, dispatch_id, devi
      ON CONFLICT (tenant, fact_id) DO UPDATE SET seq_reused = excluded.seq_reused, verdict = excluded.verdict, \
        reason = excluded.reason, recorded_ms = excluded.recorded_ms, held_since_ms = NULL \
      WHERE facts.held_since_ms IS NOT NULL AND excluded.held_since_ms IS NULL";
-
-const WRITE_BOOKINGS: &str = "DELETE FROM bookings WHERE tenant = ? AND dispatch_id = ?; \
-     INSERT INTO bookings (tenant, dispatch_id, technician, start_ms, end_ms) \
-       SELECT ?, ?, j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) j";
 
 pub(in crate::store::sqlite) const BOOKED_BY: &str = "SELECT b.technician, b.dispatch_id FROM json_each(?3) j \
      CROSS JOIN bookings b INDEXED BY bookings_by_technician ON b.tenant = ?1 AND b.technician = j.value ->> 0 \
@@ -56,19 +66,36 @@ const WRITE_SLA: &str = "INSERT INTO sla (tenant, dispatch_id, deadline_ms, stat
        deadline_ms = excluded.deadline_ms, status = excluded.status, announced_ms = excluded.announced_ms, \
        decided_ms = excluded.decided_ms, arrived_ms = excluded.arrived_ms";
 
+/// Writes a dispatch whose revision was found to be the expected one.
 pub(super) async fn write_dispatch(
     connection: &mut SqliteConnection,
     commit: &Commit,
     write: &DispatchWrite,
-    ends: &mut Ends,
+    found: &mut Found,
 ) -> Result<Vec<FeedEntry>, Failure> {
-    write_row(connection, &commit.tenant, write).await?;
-    write_content(connection, &commit.tenant, write).await?;
+    let (tenant, dispatch) = (commit.tenant.as_str(), write.row.dispatch_id.as_str());
+    let bookings = changed_bookings(write, &found.bookings);
+    let list = json_list(bookings.as_deref().unwrap_or_default())?;
+    let entries = feed::entries(write, &mut found.feeds);
+    let query = bind_row(tenant, write)?;
+    let query = bind_content(query, tenant, write)?
+        .bind(tenant)
+        // No dispatch has no id: calendars that stay as they are are not touched.
+        .bind(bookings.as_ref().map(|_| dispatch))
+        .bind(tenant)
+        .bind(dispatch)
+        .bind(&list);
+    let query = feed::bind(query, commit, write, &entries, &found.feeds)?;
+    match query.execute(&mut *connection).await {
+        Ok(_) => {}
+        Err(error) if error.as_database_error().is_some_and(|error| error.message() == "booking overlap") => {
+            let row = sqlx::query(BOOKED_BY).bind(tenant).bind(dispatch).bind(&list).fetch_one(connection).await?;
+            return Err(CommitError::Overlap { technician: id(&row, 0)?, dispatch: id(&row, 1)? }.into());
+        }
+        Err(error) => return Err(error.into()),
+    }
     if !write.facts.is_empty() {
         write_facts(connection, commit, write).await?;
-    }
-    if let Some(bookings) = &write.bookings {
-        write_bookings(connection, &commit.tenant, write, bookings, &ends.bookings).await?;
     }
     if !write.exceptions.is_empty() {
         write_exceptions(connection, &commit.tenant, &write.exceptions).await?;
@@ -76,17 +103,20 @@ pub(super) async fn write_dispatch(
     if let Some(sla) = &write.sla {
         write_sla(connection, &commit.tenant, sla).await?;
     }
-    feed::write_feed(connection, commit, write, &mut ends.feeds).await
+    Ok(entries)
 }
 
-async fn write_row(connection: &mut SqliteConnection, tenant: &TenantId, write: &DispatchWrite) -> Result<(), Failure> {
+fn bind_row(tenant: &str, write: &DispatchWrite) -> Result<Statement, Failure> {
     let row = &write.row;
     let watched = !row.status.is_final() && row.state.arrived.is_none();
     let watch = row.sla_deadline.filter(|_| watched).map(Timestamp::millis);
     let card = minicbor_serde::to_vec(&row.card).map_err(|error| rows::corrupt("visit card")(error.to_string()))?;
-    let mut query = sqlx::query(if write.expected.is_some() { UPDATE_DISPATCH } else { INSERT_DISPATCH })
-        .bind(tenant.as_str())
-        .bind(row.dispatch_id.as_str())
+    let inserts = write.expected.is_none();
+    let query = match inserts {
+        true => sqlx::query(INSERT).bind(tenant).bind(row.dispatch_id.as_str()),
+        false => sqlx::query(UPDATE),
+    };
+    let query = query
         .bind(row.service_order_id.as_str())
         .bind(row.location_id.as_str())
         .bind(row.revision.cast_signed())
@@ -104,20 +134,10 @@ async fn write_row(connection: &mut SqliteConnection, tenant: &TenantId, write: 
         .bind(card)
         .bind(to_json("plan", &row.plan)?)
         .bind(to_json("visit state", &row.state)?);
-    if let Some(expected) = write.expected {
-        query = query.bind(expected.cast_signed());
-    }
-    match query.execute(connection).await?.rows_affected() {
-        0 => Err(CommitError::Conflict("dispatch").into()),
-        _ => Ok(()),
-    }
+    Ok(if inserts { query } else { query.bind(tenant).bind(row.dispatch_id.as_str()) })
 }
 
-async fn write_content(
-    connection: &mut SqliteConnection,
-    tenant: &TenantId,
-    write: &DispatchWrite,
-) -> Result<(), Failure> {
+fn bind_content(query: Statement, tenant: &str, write: &DispatchWrite) -> Result<Statement, Failure> {
     let mut packed = Vec::with_capacity(write.changes.iter().map(|change| change.bytes.len() + 48).sum());
     let mut places = Vec::with_capacity(write.changes.len());
     for change in &write.changes {
@@ -128,18 +148,23 @@ async fn write_content(
         packed.extend_from_slice(&change.bytes);
     }
     let dispatch = write.row.dispatch_id.as_str();
-    sqlx::query(WRITE_CONTENT)
-        .bind(tenant.as_str())
+    Ok(query
+        .bind(tenant)
         .bind(dispatch)
         .bind(write.document.as_slice())
-        .bind(tenant.as_str())
+        .bind(tenant)
         .bind(dispatch)
         .bind(write.row.revision.cast_signed())
         .bind(packed)
-        .bind(json_list(&places)?)
-        .execute(connection)
-        .await?;
-    Ok(())
+        .bind(json_list(&places)?))
+}
+
+/// The bookings to write; `None` where they stay as they are.
+fn changed_bookings(write: &DispatchWrite, before: &BTreeSet<(String, i64, i64)>) -> Option<Vec<(String, i64, i64)>> {
+    let row =
+        |booking: &Booking| (booking.technician.to_string(), booking.span.start.millis(), booking.span.end.millis());
+    let bookings: BTreeSet<_> = write.bookings.as_ref()?.iter().map(row).collect();
+    (bookings != *before).then(|| bookings.into_iter().collect())
 }
 
 async fn write_facts(connection: &mut SqliteConnection, commit: &Commit, write: &DispatchWrite) -> Result<(), Failure> {
@@ -178,39 +203,6 @@ async fn write_facts(connection: &mut SqliteConnection, commit: &Commit, write: 
         .execute(connection)
         .await?;
     if written.rows_affected() == facts.len() as u64 { Ok(()) } else { Err(CommitError::AlreadyDone("fact").into()) }
-}
-
-async fn write_bookings(
-    connection: &mut SqliteConnection,
-    tenant: &TenantId,
-    write: &DispatchWrite,
-    bookings: &[Booking],
-    before: &BTreeSet<(String, i64, i64)>,
-) -> Result<(), Failure> {
-    let row =
-        |booking: &Booking| (booking.technician.to_string(), booking.span.start.millis(), booking.span.end.millis());
-    let bookings: BTreeSet<_> = bookings.iter().map(row).collect();
-    if bookings == *before {
-        return Ok(());
-    }
-    let (tenant, dispatch) = (tenant.as_str(), write.row.dispatch_id.as_str());
-    let list = to_json("list", &bookings)?;
-    let written = sqlx::query(WRITE_BOOKINGS)
-        .bind(tenant)
-        .bind(dispatch)
-        .bind(tenant)
-        .bind(dispatch)
-        .bind(&list)
-        .execute(&mut *connection)
-        .await;
-    match written {
-        Ok(_) => Ok(()),
-        Err(error) if error.as_database_error().is_some_and(|error| error.message() == "booking overlap") => {
-            let row = sqlx::query(BOOKED_BY).bind(tenant).bind(dispatch).bind(&list).fetch_one(connection).await?;
-            Err(CommitError::Overlap { technician: id(&row, 0)?, dispatch: id(&row, 1)? }.into())
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn write_exceptions(

@@ -1,65 +1,75 @@
 //! The dispatch's entries in the technicians' feeds.
 
-use super::{Failure, FeedEnd, to_json};
+use super::{Failure, FeedEnd, Statement, to_json};
 use crate::service::commit::{Commit, DispatchWrite, FeedEntry, FeedNews};
 use crate::store::sqlite::dispatches::json_list;
-use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 use sync_core::domain::Timestamp;
 
-const WRITE_FEED: &str = "INSERT INTO feed (tenant, technician, seq, dispatch_id, revision, epoch, kind, digest, \
-         tombstone, at_ms) \
-       SELECT c.tenant, j.value ->> 0, j.value ->> 1, c.dispatch, c.revision, c.epoch, \
-         CASE WHEN j.value ->> 3 IS NULL THEN 'held' ELSE 'gone' END, j.value ->> 2, j.value ->> 3, c.at \
-       FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS epoch, ? AS at) c CROSS JOIN json_each(?) j; \
-     INSERT INTO feed_heads (tenant, technician, seq, digest) \
-       SELECT ?, j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) j WHERE true \
-       ON CONFLICT (tenant, technician) DO UPDATE SET seq = excluded.seq, digest = excluded.digest; \
-     INSERT INTO held (tenant, technician, dispatch_id, revision, tag, seq, until_ms) \
-       SELECT c.tenant, j.value ->> 0, c.dispatch, c.revision, c.tag, j.value ->> 1, c.until \
-       FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS tag, ? AS until) c CROSS JOIN json_each(?) j \
-       WHERE true \
-       ON CONFLICT (tenant, technician, dispatch_id) DO UPDATE SET revision = excluded.revision, tag = excluded.tag, \
-         seq = excluded.seq, until_ms = excluded.until_ms; \
-     DELETE FROM held WHERE tenant = ? AND dispatch_id = ? AND technician IN (SELECT value FROM json_each(?))";
+/// The entries, the feeds' ends, and what is held now; [`bind`] gives the parameters.
+macro_rules! write_feed {
+    () => {
+        "INSERT INTO feed (tenant, technician, seq, dispatch_id, revision, epoch, kind, digest, tombstone, at_ms) \
+           SELECT given.tenant, j.value ->> 0, j.value ->> 1, given.dispatch, given.revision, given.epoch, \
+             CASE WHEN j.value ->> 3 IS NULL THEN 'held' ELSE 'gone' END, j.value ->> 2, j.value ->> 3, given.at \
+           FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS epoch, ? AS at) given CROSS JOIN json_each(?) j; \
+         INSERT INTO feed_heads (tenant, technician, seq, digest) \
+           SELECT ?, j.value ->> 0, j.value ->> 1, j.value ->> 2 FROM json_each(?) j WHERE true \
+           ON CONFLICT (tenant, technician) DO UPDATE SET seq = excluded.seq, digest = excluded.digest; \
+         INSERT INTO held (tenant, technician, dispatch_id, revision, tag, seq, until_ms) \
+           SELECT given.tenant, j.value ->> 0, given.dispatch, given.revision, given.tag, j.value ->> 1, given.until \
+           FROM (SELECT ? AS tenant, ? AS dispatch, ? AS revision, ? AS tag, ? AS until) given CROSS JOIN json_each(?) j \
+           WHERE true \
+           ON CONFLICT (tenant, technician, dispatch_id) DO UPDATE SET revision = excluded.revision, tag = excluded.tag, \
+             seq = excluded.seq, until_ms = excluded.until_ms; \
+         DELETE FROM held WHERE tenant = ? AND dispatch_id = ? AND technician IN (SELECT value FROM json_each(?))"
+    };
+}
+pub(super) use write_feed;
 
-/// Gives every entry the next position of its feed. The positions are drawn inside the transaction, so whoever reads a
-/// feed's end sees every entry up to it.
-pub(super) async fn write_feed(
-    connection: &mut SqliteConnection,
-    commit: &Commit,
-    write: &DispatchWrite,
-    ends: &mut BTreeMap<String, FeedEnd>,
-) -> Result<Vec<FeedEntry>, Failure> {
-    if write.feed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let row = &write.row;
+/// Gives every entry the next position of its feed, and moves the feeds' ends on. The positions are drawn inside the
+/// transaction, so whoever reads a feed's end sees every entry up to it.
+pub(super) fn entries(write: &DispatchWrite, ends: &mut BTreeMap<String, FeedEnd>) -> Vec<FeedEntry> {
+    let dispatch = &write.row.dispatch_id;
     let mut entries = Vec::with_capacity(write.feed.len());
-    let mut lines = Vec::with_capacity(write.feed.len());
     for news in &write.feed {
         let end = ends.entry(news.technician.to_string()).or_default();
         end.seq += 1;
         if let Some(tag) = end.held.take() {
-            end.digest = end.digest.toggled(&row.dispatch_id, tag);
+            end.digest = end.digest.toggled(dispatch, tag);
         }
-        let tombstone = match &news.news {
-            FeedNews::Held => {
-                end.digest = end.digest.toggled(&row.dispatch_id, write.tag);
-                end.held = Some(write.tag);
-                None
-            }
-            FeedNews::Gone(tombstone) => Some(to_json("tombstone", tombstone)?),
-        };
-        lines.push((&news.technician, end.seq, end.digest.0.cast_signed(), tombstone));
+        if news.news == FeedNews::Held {
+            end.digest = end.digest.toggled(dispatch, write.tag);
+            end.held = Some(write.tag);
+        }
         entries.push(FeedEntry {
             technician: news.technician.clone(),
             seq: end.seq,
             digest: end.digest.0,
-            dispatch: row.dispatch_id.clone(),
-            revision: row.revision,
+            dispatch: dispatch.clone(),
+            revision: write.row.revision,
             news: news.news.clone(),
         });
+    }
+    entries
+}
+
+/// Binds what [`write_feed!`] writes.
+pub(super) fn bind(
+    query: Statement,
+    commit: &Commit,
+    write: &DispatchWrite,
+    entries: &[FeedEntry],
+    ends: &BTreeMap<String, FeedEnd>,
+) -> Result<Statement, Failure> {
+    let row = &write.row;
+    let mut lines = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let tombstone = match &entry.news {
+            FeedNews::Held => None,
+            FeedNews::Gone(tombstone) => Some(to_json("tombstone", tombstone)?),
+        };
+        lines.push((&entry.technician, entry.seq, entry.digest.cast_signed(), tombstone));
     }
     let heads: Vec<_> =
         ends.iter().map(|(technician, end)| (technician, end.seq, end.digest.0.cast_signed())).collect();
@@ -70,7 +80,7 @@ pub(super) async fn write_feed(
     let until = until.into_iter().flatten().min().map(Timestamp::millis);
 
     let (tenant, dispatch) = (commit.tenant.as_str(), row.dispatch_id.as_str());
-    sqlx::query(WRITE_FEED)
+    Ok(query
         .bind(tenant)
         .bind(dispatch)
         .bind(row.revision.cast_signed())
@@ -87,8 +97,5 @@ pub(super) async fn write_feed(
         .bind(json_list(&held)?)
         .bind(tenant)
         .bind(dispatch)
-        .bind(json_list(&gone)?)
-        .execute(connection)
-        .await?;
-    Ok(entries)
+        .bind(json_list(&gone)?))
 }

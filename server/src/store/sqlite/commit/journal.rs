@@ -1,6 +1,6 @@
-//! Events and audit lines.
+//! Events, audit lines, and what is remembered: consumed events and given answers.
 
-use super::{Ends, Failure, to_json};
+use super::{Failure, to_json};
 use crate::service::commit::Commit;
 use crate::service::model::AuditEntry;
 use crate::store::StoreError;
@@ -17,14 +17,21 @@ const WRITE_JOURNAL: &str = "INSERT INTO events (tenant, event_id, topic, aggreg
          unhex(j.value ->> 6), unhex(j.value ->> 7) FROM json_each(?) j; \
      INSERT INTO audit_heads (tenant, aggregate, seq, hash) \
        SELECT ?, j.value ->> 0, j.value ->> 1, unhex(j.value ->> 2) FROM json_each(?) j WHERE true \
-       ON CONFLICT (tenant, aggregate) DO UPDATE SET seq = excluded.seq, hash = excluded.hash";
+       ON CONFLICT (tenant, aggregate) DO UPDATE SET seq = excluded.seq, hash = excluded.hash; \
+     INSERT INTO consumed_events (tenant, event_id, at_ms) SELECT ?, j.value, ? FROM json_each(?) j; \
+     INSERT INTO idempotency_keys (tenant, key, request_hash, status, etag, body, at_ms) \
+       SELECT ?, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, ? FROM json_each(?) j; \
+     RELEASE one_commit";
 
+/// Writes what is told and remembered of the commit, and ends its savepoint.
 pub(super) async fn write_journal(
     connection: &mut SqliteConnection,
     commit: &Commit,
-    ends: &mut Ends,
+    chains: &mut BTreeMap<String, (u64, [u8; 32])>,
 ) -> Result<(), Failure> {
-    if commit.events.is_empty() && commit.audit.is_empty() {
+    let remembers = commit.consumed.is_some() || commit.idempotency.is_some();
+    if commit.events.is_empty() && commit.audit.is_empty() && !remembers {
+        sqlx::query("RELEASE one_commit").execute(connection).await?;
         return Ok(());
     }
     let mut events = Vec::with_capacity(commit.events.len());
@@ -33,10 +40,15 @@ pub(super) async fn write_journal(
     }
     let mut lines = Vec::with_capacity(commit.audit.len());
     for entry in &commit.audit {
-        lines.push(chain(&commit.tenant, entry, &mut ends.chains)?);
+        lines.push(chain(&commit.tenant, entry, chains)?);
     }
-    let heads: Vec<_> = ends.chains.iter().map(|(aggregate, (seq, hash))| (aggregate, seq, to_hex(hash))).collect();
-    let tenant = commit.tenant.as_str();
+    let heads: Vec<_> = chains.iter().map(|(aggregate, (seq, hash))| (aggregate, seq, to_hex(hash))).collect();
+    let answers: Vec<_> = commit
+        .idempotency
+        .iter()
+        .map(|record| (&record.key, &record.request_hash, record.status, &record.etag, &record.body))
+        .collect();
+    let (tenant, at) = (commit.tenant.as_str(), commit.at.millis());
     sqlx::query(WRITE_JOURNAL)
         .bind(tenant)
         .bind(json_list(&events)?)
@@ -44,6 +56,12 @@ pub(super) async fn write_journal(
         .bind(json_list(&lines)?)
         .bind(tenant)
         .bind(json_list(&heads)?)
+        .bind(tenant)
+        .bind(at)
+        .bind(json_list(commit.consumed.as_slice())?)
+        .bind(tenant)
+        .bind(at)
+        .bind(json_list(&answers)?)
         .execute(connection)
         .await?;
     Ok(())

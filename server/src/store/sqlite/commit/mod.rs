@@ -1,7 +1,9 @@
 //! Writing one commit inside its savepoint.
 //!
-//! A statement costs about 20 µs however little it does, so lists go in as one statement each (`json_each`), and
-//! statements that need no answer go together. SQL texts are constant: sqlx keeps them prepared.
+//! A round trip to the connection's thread costs about 20 µs however little it does. So everything is looked at in one, the
+//! dispatch is written in one, the journal in one; lists go in as one statement each (`json_each`). SQL texts are constant:
+//! sqlx keeps them prepared. A text of several statements has plain `?` for its parameters, in order: numbered ones would
+//! be counted by statement.
 
 pub(super) mod device;
 pub(super) mod dispatch;
@@ -17,24 +19,23 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use std::collections::{BTreeMap, BTreeSet};
 use sync_core::document::StateTag;
-use sync_core::domain::Timestamp;
+use sync_core::domain::EventId;
 use sync_core::protocol::Digest;
 
-/// What the writes build upon, in one go: per technician the feed's end and the held tag, per audit chain its end, and the
-/// dispatch's bookings. The first column says which.
+/// Everything that decides whether and how a commit is written, in one go. Nobody else writes between this look and the
+/// writes. The first column says what a row is:
+/// 1 a feed's end and the tag held of the dispatch, 2 an audit chain's end, 3 a booking of the dispatch, 4 the dispatch's
+/// revision, 5 the consumed event (known already), 6 the answer given under the idempotency key.
 pub(super) const LOOK: &str = "SAVEPOINT one_commit; \
      SELECT 1, t.value, h.seq, h.digest, v.tag FROM json_each(?) t \
        LEFT JOIN feed_heads h ON h.tenant = ? AND h.technician = t.value \
        LEFT JOIN held v ON v.tenant = ? AND v.technician = t.value AND v.dispatch_id = ?; \
      SELECT 2, a.value, h.seq, h.hash FROM json_each(?) a \
        LEFT JOIN audit_heads h ON h.tenant = ? AND h.aggregate = a.value; \
-     SELECT 3, technician, start_ms, end_ms FROM bookings WHERE tenant = ? AND dispatch_id = ?";
-
-const REMEMBER_EVENT: &str =
-    "INSERT INTO consumed_events (tenant, event_id, at_ms) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-
-const REMEMBER_ANSWER: &str = "INSERT INTO idempotency_keys (tenant, key, request_hash, status, etag, body, at_ms) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+     SELECT 3, technician, start_ms, end_ms FROM bookings WHERE tenant = ? AND dispatch_id = ?; \
+     SELECT 4, dispatch_id, revision FROM dispatches WHERE tenant = ? AND dispatch_id = ?; \
+     SELECT 5, event_id FROM consumed_events WHERE tenant = ? AND event_id = ?; \
+     SELECT 6, key, request_hash, status, etag, body FROM idempotency_keys WHERE tenant = ? AND key = ?";
 
 pub(super) const REMEMBERED: &str =
     "SELECT key, request_hash, status, etag, body FROM idempotency_keys WHERE tenant = ?1 AND key = ?2";
@@ -50,6 +51,9 @@ const INSERT_LOCATION: &str = "INSERT INTO locations (tenant, location_id, revis
 
 const UPDATE_LOCATION: &str = "UPDATE locations SET revision = revision + 1, json = ?3 \
      WHERE tenant = ?1 AND location_id = ?2 AND revision = ?4";
+
+/// A statement with its parameters so far.
+type Statement = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 /// Why a commit was not written.
 #[derive(Debug)]
@@ -91,12 +95,15 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// The ends that a commit's entries are appended to.
+/// What [`LOOK`] found.
 #[derive(Default)]
-struct Ends {
+struct Found {
     feeds: BTreeMap<String, FeedEnd>,
     chains: BTreeMap<String, (u64, [u8; 32])>,
     bookings: BTreeSet<(String, i64, i64)>,
+    revision: Option<u64>,
+    event_is_known: bool,
+    answered: Option<IdempotencyRecord>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -108,17 +115,18 @@ struct FeedEnd {
 
 /// Writes one commit inside a savepoint of its own, which it leaves open when it fails: the caller rolls back.
 pub(super) async fn write(connection: &mut SqliteConnection, commit: &Commit) -> Result<Committed, Failure> {
-    let mut ends = look(connection, commit).await?;
+    let mut found = look(connection, commit).await?;
+    // A call that was answered before is answered again, whatever else could be said against it.
+    if let Some(record) = found.answered.take() {
+        return Err(CommitError::KeyUsed(record).into());
+    }
+    if found.event_is_known {
+        return Err(CommitError::AlreadyDone("consumed event").into());
+    }
+    if commit.dispatch.as_ref().is_some_and(|write| write.expected != found.revision) {
+        return Err(CommitError::Conflict("dispatch").into());
+    }
     let tenant = commit.tenant.as_str();
-    if let Some(record) = &commit.idempotency {
-        remember_answer(connection, tenant, record, commit.at).await?;
-    }
-    if let Some(event) = &commit.consumed {
-        let query = sqlx::query(REMEMBER_EVENT).bind(tenant).bind(event.as_str()).bind(commit.at.millis());
-        if query.execute(&mut *connection).await?.rows_affected() == 0 {
-            return Err(CommitError::AlreadyDone("consumed event").into());
-        }
-    }
     for (expected, technician) in &commit.technicians {
         let key = technician.technician_id.as_str();
         let json = to_json("technician", technician)?;
@@ -133,17 +141,16 @@ pub(super) async fn write(connection: &mut SqliteConnection, commit: &Commit) ->
     }
     let mut committed = Committed::default();
     if let Some(write) = &commit.dispatch {
-        committed.feed = dispatch::write_dispatch(connection, commit, write, &mut ends).await?;
+        committed.feed = dispatch::write_dispatch(connection, commit, write, &mut found).await?;
     }
     for write in &commit.devices {
         device::write_device(connection, &commit.tenant, commit.at, write).await?;
     }
-    journal::write_journal(connection, commit, &mut ends).await?;
-    sqlx::query("RELEASE one_commit").execute(connection).await?;
+    journal::write_journal(connection, commit, &mut found.chains).await?;
     Ok(committed)
 }
 
-async fn look(connection: &mut SqliteConnection, commit: &Commit) -> Result<Ends, Failure> {
+async fn look(connection: &mut SqliteConnection, commit: &Commit) -> Result<Found, Failure> {
     let tenant = commit.tenant.as_str();
     let dispatch = commit.dispatch.as_ref();
     let feeds: BTreeSet<&str> =
@@ -159,11 +166,16 @@ async fn look(connection: &mut SqliteConnection, commit: &Commit) -> Result<Ends
         .bind(tenant)
         .bind(tenant)
         .bind(dispatch_id)
+        .bind(tenant)
+        .bind(dispatch_id)
+        .bind(tenant)
+        .bind(commit.consumed.as_ref().map(EventId::as_str))
+        .bind(tenant)
+        .bind(commit.idempotency.as_ref().map(|record| record.key.as_str()))
         .fetch_all(connection)
         .await?;
-    let mut ends = Ends::default();
+    let mut found = Found::default();
     for row in &rows {
-        let key: String = get(row, 1)?;
         match get::<i64>(row, 0)? {
             1 => {
                 let end = match get::<Option<i64>>(row, 2)? {
@@ -174,21 +186,24 @@ async fn look(connection: &mut SqliteConnection, commit: &Commit) -> Result<Ends
                         held: get::<Option<i64>>(row, 4)?.map(|tag| StateTag(tag.cast_unsigned())),
                     },
                 };
-                ends.feeds.insert(key, end);
+                found.feeds.insert(get(row, 1)?, end);
             }
             2 => {
                 let end = match get::<Option<i64>>(row, 2)? {
                     None => (0, AUDIT_GENESIS),
                     Some(_) => (unsigned(row, 2)?, hash_of(row, 3)?),
                 };
-                ends.chains.insert(key, end);
+                found.chains.insert(get(row, 1)?, end);
             }
-            _ => {
-                ends.bookings.insert((key, get(row, 2)?, get(row, 3)?));
+            3 => {
+                found.bookings.insert((get(row, 1)?, get(row, 2)?, get(row, 3)?));
             }
+            4 => found.revision = Some(unsigned(row, 2)?),
+            5 => found.event_is_known = true,
+            _ => found.answered = Some(remembered(row, 1)?),
         }
     }
-    Ok(ends)
+    Ok(found)
 }
 
 fn hash_of(row: &SqliteRow, column: usize) -> Result<[u8; 32], StoreError> {
@@ -200,37 +215,14 @@ fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreE
     serde_json::to_string(value).map_err(|error| rows::corrupt(what)(error.to_string()))
 }
 
-async fn remember_answer(
-    connection: &mut SqliteConnection,
-    tenant: &str,
-    record: &IdempotencyRecord,
-    at: Timestamp,
-) -> Result<(), Failure> {
-    let written = sqlx::query(REMEMBER_ANSWER)
-        .bind(tenant)
-        .bind(&record.key)
-        .bind(&record.request_hash)
-        .bind(record.status)
-        .bind(record.etag.as_deref())
-        .bind(&record.body)
-        .bind(at.millis())
-        .execute(&mut *connection)
-        .await?;
-    if written.rows_affected() == 1 {
-        return Ok(());
-    }
-    let row = sqlx::query(REMEMBERED).bind(tenant).bind(&record.key).fetch_one(connection).await?;
-    Err(CommitError::KeyUsed(remembered(&row)?).into())
-}
-
-/// Reads [`REMEMBERED`].
-pub(super) fn remembered(row: &SqliteRow) -> Result<IdempotencyRecord, StoreError> {
+/// Reads the columns of [`REMEMBERED`], from `first` on.
+pub(super) fn remembered(row: &SqliteRow, first: usize) -> Result<IdempotencyRecord, StoreError> {
     Ok(IdempotencyRecord {
-        key: get(row, 0)?,
-        request_hash: get(row, 1)?,
-        status: get(row, 2)?,
-        etag: get(row, 3)?,
-        body: get(row, 4)?,
+        key: get(row, first)?,
+        request_hash: get(row, first + 1)?,
+        status: get(row, first + 2)?,
+        etag: get(row, first + 3)?,
+        body: get(row, first + 4)?,
     })
 }
 
