@@ -3,8 +3,8 @@
 //! Every command of the office and every change of a phone takes the same way:
 //!
 //! 1. the caller's right is checked ([`actor`]: one table);
-//! 2. what the decision needs is loaded (documents through a small cache, [`cache`]);
-//! 3. a **pure** function in [`decide`] answers a [`commit::Commit`], or a [`ServiceError`];
+//! 2. what the decision needs is loaded (documents through a small cache, `cache`);
+//! 3. a **pure** function in `decide` answers a [`commit::Commit`], or a [`ServiceError`];
 //! 4. the store writes it in one transaction, with the answer that an idempotency key remembers;
 //! 5. a conflict loads and decides again, a bounded number of times; then the caller is told to try again;
 //! 6. only then the phones are told ([`hub`]).

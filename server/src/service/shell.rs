@@ -92,9 +92,7 @@ impl Service {
                 Some((technicians, window)) => self.candidates(tenant, &technicians, window, Some(dispatch)).await?,
                 None => Vec::new(),
             };
-            if let Err(error) = decide(&mut draft, &candidates) {
-                return Err(error);
-            }
+            decide(&mut draft, &candidates)?;
             if let Some(outcome) = self.settle(&request, draft.finish()).await? {
                 return Ok(outcome);
             }

@@ -143,7 +143,7 @@ pub(super) fn survey(bytes: &[u8]) -> Result<usize, Refusal> {
             Column::Boolean => booleans(data)?,
             Column::ValueMeta => {
                 runs(data, |reader, run| {
-                    value_bytes = add_run(value_bytes, run, reader.unsigned()? >> 4, CHANGE_BYTES_MAX)?;
+                    value_bytes = add_run(value_bytes, run, reader.unsigned()? >> 4, bytes.len())?;
                     Ok(())
                 })?;
             }
