@@ -12,7 +12,7 @@ pub(crate) fn table(headings: &[&str], right: &[usize], rows: Vec<Vec<String>>) 
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH_MAX);
-    table.set_header(headings.iter().copied().collect::<Vec<_>>());
+    table.set_header(headings.to_vec());
     table.add_rows(rows);
     for column in right {
         if let Some(column) = table.column_mut(*column) {

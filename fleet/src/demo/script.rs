@@ -86,8 +86,11 @@ pub mod cast {
     ];
 }
 
-/// Outages that the incidents need, as hour and minute of the day, UTC.
-const OUTAGES: [(&str, (i64, i64), (i64, i64)); 7] = [
+/// Hour and minute of the day, UTC.
+type TimeOfDay = (i64, i64);
+
+/// Outages that the incidents need.
+const OUTAGES: [(&str, TimeOfDay, TimeOfDay); 7] = [
     ("TECH-12", (8, 10), (9, 22)),
     ("TECH-13", (8, 52), (10, 5)),
     ("TECH-14", (8, 0), (8, 50)),
