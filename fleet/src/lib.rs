@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows the server's code: it is spoken to through REST and the WebSocket like any other.
 
+pub mod bench;
 pub mod city;
 pub mod clock;
 pub mod demo;

@@ -33,7 +33,10 @@ pub struct ServerCommand {
 
 impl std::fmt::Debug for ServerCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCommand").field("program", &self.program).field("args", &self.args).finish_non_exhaustive()
+        f.debug_struct("ServerCommand")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::city::{Order, OrderEvent, Site, Technician};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sync_core::domain::{DispatchId, TechnicianId, Window};
+use sync_core::domain::{DeviceId, DispatchId, TechnicianId, Window};
 
 /// Rows of a page; the most that the server gives.
 const PAGE_ROWS: u32 = 200;
@@ -186,5 +186,14 @@ impl Office {
     /// [`OfficeError`].
     pub async fn devices(&self) -> Result<Vec<DeviceHealth>, OfficeError> {
         self.all_pages(&Caller::Dispatcher, "/devices").await
+    }
+
+    /// Revokes a phone.
+    ///
+    /// # Errors
+    /// [`OfficeError`].
+    pub async fn revoke(&self, device: &DeviceId) -> Result<(), OfficeError> {
+        let path = format!("/devices/{device}/revoke");
+        self.call::<Value>(&Caller::Dispatcher, Method::POST, &path, None, None).await.map(drop)
     }
 }

@@ -1,0 +1,96 @@
+//! From the office's call until the visit is durable on the phone, at a steady rate.
+
+use super::fixture::{World, caught_up, each, technician_id};
+use super::row::Row;
+use super::{Bench, BenchError};
+use crate::latency::Latency;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use sync_core::client::Event;
+use sync_core::domain::DispatchId;
+use tokio::task::JoinSet;
+
+/// Connected phones.
+const PHONES: usize = 50;
+/// Assigns in all.
+const ASSIGNS: usize = 1_000;
+/// Assigns a second.
+const RATE: u32 = 100;
+
+pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
+    let dir = bench.dir("propagation")?;
+    let world = World::start(&bench.options.server, dir.path(), PHONES).await?;
+    let dispatches = world.orders(ASSIGNS).await?;
+    let clients = each((0..PHONES).collect(), |index| {
+        let (world, dir) = (&world, dir.path());
+        async move {
+            let setup = world.setup(technician_id(index)?, world.server.base_url(), index as u64)?;
+            let client = world.phone(&dir.join(format!("phone-{index}.sqlite")), setup).await?;
+            client.set_network(true);
+            caught_up(&client).await?;
+            Ok(client)
+        }
+    })
+    .await?;
+
+    // Dispatch -> when the office called, until the phone has it.
+    let called: Arc<Mutex<HashMap<DispatchId, Instant>>> = Arc::default();
+    let (durable, answered): (Arc<Mutex<Latency>>, Arc<Mutex<Latency>>) = (Arc::default(), Arc::default());
+    let mut listeners = JoinSet::new();
+    for client in &clients {
+        let (mut events, called, durable) = (client.events(), Arc::clone(&called), Arc::clone(&durable));
+        listeners.spawn(async move {
+            while let Ok(event) = events.recv().await {
+                let Event::VisitsChanged(changed) = event else { continue };
+                let now = Instant::now();
+                let mut called = called.lock().unwrap_or_else(PoisonError::into_inner);
+                for since in changed.iter().filter_map(|dispatch| called.remove(dispatch)) {
+                    durable.lock().unwrap_or_else(PoisonError::into_inner).record(now.duration_since(since));
+                }
+            }
+        });
+    }
+    let mut calls = JoinSet::new();
+    let mut beat = tokio::time::interval(Duration::from_secs(1) / RATE);
+    for (index, dispatch) in dispatches.into_iter().enumerate() {
+        beat.tick().await;
+        let (office, called, answered) = (world.office.clone(), Arc::clone(&called), Arc::clone(&answered));
+        let technician = technician_id(index % PHONES)?;
+        calls.spawn(async move {
+            let since = Instant::now();
+            called.lock().unwrap_or_else(PoisonError::into_inner).insert(dispatch.clone(), since);
+            let done = office.assign(&dispatch, &technician, &[]).await;
+            answered.lock().unwrap_or_else(PoisonError::into_inner).record(since.elapsed());
+            done
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.map_err(|lost| BenchError::Machine(lost.to_string()))??;
+    }
+    for client in &clients {
+        caught_up(client).await?;
+    }
+    // The last event may still be on its way to its listener.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    listeners.shutdown().await;
+    let durable = durable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let answered = answered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if (durable.count() as usize) < ASSIGNS {
+        let lost = ASSIGNS - durable.count() as usize;
+        return Err(BenchError::World(format!("{lost} of {ASSIGNS} assigned visits were never told to an app")));
+    }
+    let parts = format!(
+        "REST answer after p50 {:.1} / p95 {:.1} ms (decide, commit, fsync); the rest is push and the phone's commit",
+        answered.quantile_ms(0.5),
+        answered.quantile_ms(0.95)
+    );
+    let name = "propagation";
+    Ok(vec![
+        Row::info(name, format!("assign to durable on phone, {RATE}/s, p50"), durable.quantile_ms(0.5), "ms"),
+        Row::info(name, format!("assign to durable on phone, {RATE}/s, p95"), durable.quantile_ms(0.95), "ms")
+            .budget(4.0, "Syncular 5.3 ms")
+            .detail(parts),
+        Row::info(name, format!("assign to durable on phone, {RATE}/s, p99"), durable.quantile_ms(0.99), "ms"),
+    ])
+}
