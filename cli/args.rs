@@ -23,6 +23,15 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Serve REST and phones until stopped.
     Serve(ServeOptions),
+    /// Play a technician's day: a server, fourteen phones, sixty visits, networks that fail, an office that changes its mind.
+    ///
+    /// Takes about a minute, prints what happened, and checks that everything done on a phone is on the server; the exit
+    /// code says so too. Then it keeps serving, with tokens to try.
+    Demo(DemoOptions),
+    /// Measure: each figure beside its budget. Use a release build.
+    ///
+    /// Example: crm-dispatch bench reconnect propagation
+    Bench(BenchOptions),
     /// Print a token that the server accepts, for trying things out.
     ///
     /// Example: crm-dispatch token --role dispatcher --role admin
@@ -46,6 +55,47 @@ pub(crate) struct ServeOptions {
     /// The port to listen on, instead of the configured one; 0 takes a free one and says which.
     #[arg(long)]
     pub(crate) port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// End after the report instead of serving on.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// One seed gives one script: outages, clocks, answers.
+    #[arg(long, default_value_t = 2026)]
+    pub(crate) seed: u64,
+    /// Simulated seconds in a real one; 720 plays the day in less than a minute.
+    #[arg(long, default_value_t = 720.0)]
+    pub(crate) speed: f64,
+    /// The port to listen on, instead of the configured one; 0 takes a free one and says which.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Keep the databases here; a temporary directory otherwise.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Whose data.
+    #[arg(long, default_value = "tenant-001")]
+    pub(crate) tenant: TenantId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    /// Which; all when none is named.
+    #[arg(value_parser = fleet::bench::SCENARIOS)]
+    pub(crate) scenarios: Vec<String>,
+    /// Where databases are kept meanwhile: it is this disk that is measured. A temporary directory otherwise.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Write the figures here as JSON lines, instead of printing them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Stored dispatches in the largest growth case.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) growth: usize,
+    /// Connected phones in the largest idle case.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) phones: usize,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,8 @@
 //! `crm-dispatch`: the one binary. The server, its tools, a day to look at, and the benchmarks.
 
 mod args;
+mod bench;
+mod demo;
 mod serve;
 mod tools;
 
@@ -27,6 +29,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = arguments.config.as_deref();
     match arguments.command {
         Command::Serve(options) => serve::run(config, &options).await,
+        Command::Demo(options) => demo::run(config, &options).await,
+        Command::Bench(options) => bench::run(&options).await,
         Command::Token(options) => tools::token(config, &options),
         Command::Migrate => tools::migrate(config).await,
         Command::Ingest(options) => tools::ingest(config, &options).await,

@@ -8,6 +8,7 @@ use sync_core::store::DeviceNow;
 /// A clock that runs faster than the machine's. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct DayClock {
+    origin: Timestamp,
     started: Instant,
     pace: Arc<RwLock<Pace>>,
 }
@@ -33,7 +34,7 @@ impl DayClock {
     pub fn starting_at(origin: Timestamp, scale: f64) -> Self {
         let now = Instant::now();
         let pace = Pace { at: origin, since: now, scale: scale.max(0.001) };
-        Self { started: now, pace: Arc::new(RwLock::new(pace)) }
+        Self { origin, started: now, pace: Arc::new(RwLock::new(pace)) }
     }
 
     fn pace(&self) -> Pace {
@@ -101,9 +102,10 @@ impl PhoneClock {
     /// What the phone's clocks say.
     #[must_use]
     pub fn read(&self) -> DeviceNow {
+        let now = self.day.now();
         DeviceNow {
-            wall: self.day.now().plus_millis(self.skew_ms),
-            monotonic_ms: u64::try_from(self.day.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall: now.plus_millis(self.skew_ms),
+            monotonic_ms: u64::try_from(now.millis_since(self.day.origin)).unwrap_or(0),
             boot: self.boot.clone(),
         }
     }
@@ -112,6 +114,11 @@ impl PhoneClock {
 impl sync_core::client::PhoneClock for PhoneClock {
     fn now(&self) -> DeviceNow {
         self.read()
+    }
+
+    /// The network is as slow as it really is.
+    fn timer_ms(&self) -> u64 {
+        u64::try_from(self.day.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

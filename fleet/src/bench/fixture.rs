@@ -8,7 +8,6 @@ use crate::office::Office;
 use crate::phone::{PhoneSetup, client_config, open_store};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sync_core::client::{Client, Phase};
 use sync_core::domain::geo::Coordinates;
@@ -17,7 +16,6 @@ use sync_core::domain::{
     BootId, ChecklistItemId, DispatchId, EventId, IdError, LocationId, PartNumber, ServiceOrderId, SkillCode,
     TechnicianId, Timestamp, Window,
 };
-use sync_core::store::Store;
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
@@ -137,11 +135,6 @@ impl World {
 /// Runs store work off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BenchError> {
     tokio::task::spawn_blocking(work).await.map_err(|lost| BenchError::Machine(lost.to_string()))
-}
-
-/// The store of a client, for blocking work.
-pub(super) fn store(client: &Client) -> Arc<Store> {
-    Arc::clone(client.store())
 }
 
 /// Waits until a phone has everything.

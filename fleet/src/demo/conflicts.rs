@@ -1,7 +1,7 @@
 //! Which conflict rule decided what: read off the server's record, not off the script.
 
 use super::world::Note;
-use crate::office::{DispatchSummary, FactLine, ReportView};
+use crate::office::{ChecklistView, DispatchSummary, FactLine, ReportView};
 use std::collections::BTreeMap;
 use sync_core::domain::plan::CancellationEffect;
 use sync_core::domain::{DispatchId, TechnicianId, VisitStatus};
@@ -72,7 +72,9 @@ pub fn read_off(
     let mut wrong_clocks: BTreeMap<&TechnicianId, u32> = BTreeMap::new();
     for (dispatch, report) in reports {
         conflicts.extend(of_facts(dispatch, &report.facts));
-        for item in report.checklist.iter().filter(|item| item.answers.len() > 1) {
+        // Who answered the same is of one mind.
+        let differ = |item: &&ChecklistView| item.answers.windows(2).any(|pair| pair[0].value != pair[1].value);
+        for item in report.checklist.iter().filter(differ) {
             let answers: Vec<_> = item.answers.iter().map(|a| format!("{} {:?}", a.by, a.value)).collect();
             conflicts.push(Conflict {
                 rule: 5,

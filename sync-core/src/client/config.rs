@@ -44,6 +44,12 @@ impl ClientConfig {
 pub trait PhoneClock: Send + Sync {
     /// Wall time, monotonic time and boot.
     fn now(&self) -> DeviceNow;
+
+    /// Milliseconds that the connection's timers run on: the monotonic time, but where a simulation runs the day faster
+    /// than its network.
+    fn timer_ms(&self) -> u64 {
+        self.now().monotonic_ms
+    }
 }
 
 /// The operating system's clocks; the boot is this process's start.

@@ -192,8 +192,8 @@ fn phone_state(state: SyncState) -> PhoneState {
 
 impl Connection {
     fn now(&self) -> PhoneNow {
-        let now = self.shared.config.clock.now();
-        PhoneNow { wall: now.wall, monotonic_ms: now.monotonic_ms }
+        let clock = &self.shared.config.clock;
+        PhoneNow { wall: clock.now().wall, monotonic_ms: clock.timer_ms() }
     }
 
     fn lost(error: impl std::fmt::Display) -> Ended {
