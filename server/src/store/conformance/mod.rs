@@ -3,7 +3,7 @@
 //! A backend's test names a function that gives a fresh, empty store, and lets [`store_conformance!`](crate::store_conformance)
 //! make one test a story:
 //!
-//! ```ignore
+//! ```text
 //! async fn fresh() -> (Arc<dyn Store>, impl Drop) { … }
 //! crm_dispatch_server::store_conformance!(fresh);
 //! ```
