@@ -24,11 +24,12 @@ CREATE TABLE visits (
 ) STRICT;
 CREATE INDEX visits_by_start ON visits (scheduled_start_ms, dispatch_id) WHERE held = 1;
 
--- Local edits, one change each. state: 0 queued, 1 acknowledged (kept for a while), 2 parked.
+-- Local edits, one change each. state: queued, acknowledged (kept for a while), or parked. In words, because it changes
+-- and no sum guards it: one flipped bit must not make a receipt of an unsent change.
 CREATE TABLE outbox (
     id                 INTEGER PRIMARY KEY AUTOINCREMENT,
     dispatch_id        TEXT    NOT NULL,
-    state              INTEGER NOT NULL,
+    state              TEXT    NOT NULL,
     hash               BLOB    NOT NULL,
     actor              BLOB    NOT NULL,
     made_at_ms         INTEGER NOT NULL,
@@ -40,9 +41,9 @@ CREATE TABLE outbox (
     change             BLOB    NOT NULL,
     sum                BLOB    NOT NULL
 ) STRICT;
-CREATE INDEX outbox_unsent ON outbox (state, id, dispatch_id, made_at_ms) WHERE state <> 1;
+CREATE INDEX outbox_unsent ON outbox (state, id, dispatch_id, made_at_ms) WHERE state <> 'acknowledged';
 CREATE INDEX outbox_by_visit ON outbox (dispatch_id, id);
-CREATE INDEX outbox_receipts ON outbox (acknowledged_at_ms) WHERE state = 1;
+CREATE INDEX outbox_receipts ON outbox (acknowledged_at_ms) WHERE state = 'acknowledged';
 
 -- What is out of the ordinary about a visit's lane.
 CREATE TABLE lanes (
@@ -68,7 +69,7 @@ CREATE TABLE sealed_outbox (
     tenant_id          TEXT    NOT NULL,
     technician_id      TEXT    NOT NULL,
     dispatch_id        TEXT    NOT NULL,
-    state              INTEGER NOT NULL,
+    state              TEXT    NOT NULL,
     hash               BLOB    NOT NULL,
     actor              BLOB    NOT NULL,
     made_at_ms         INTEGER NOT NULL,

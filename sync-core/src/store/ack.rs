@@ -122,7 +122,7 @@ impl Tx<'_> {
         self.sql
             .prepare_cached(
                 "UPDATE lanes SET attempts = 0, resent = resent AND \
-                 EXISTS (SELECT 1 FROM outbox o WHERE o.dispatch_id = lanes.dispatch_id AND o.state = 0) \
+                 EXISTS (SELECT 1 FROM outbox o WHERE o.dispatch_id = lanes.dispatch_id AND o.state = 'queued') \
                  WHERE dispatch_id = ?1",
             )?
             .execute([dispatch.as_str()])?;

@@ -66,7 +66,7 @@ impl Tx<'_> {
     /// Keeps an outbox row aside. The changes after it depend on it, so the lane is re-made on the server's copy; a lost
     /// fact is found again in the visit's document then.
     pub(super) fn quarantine_outbox(&mut self, id: i64) -> Result<(), StoreError> {
-        let found: Option<(String, i64)> = self
+        let found: Option<(String, String)> = self
             .sql
             .query_row("SELECT dispatch_id, state FROM outbox WHERE id = ?1", [id], |row| {
                 Ok((row.get(0)?, row.get(1)?))

@@ -115,7 +115,6 @@ impl Store {
         report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
         run_migrations(&mut writer, from, schema::VERSION)?;
         let phone = identify(&mut writer, path, &mut report, rng)?;
-        report.rows_quarantined = damage::quarantined(&writer)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let pending = outbox::count_pending(&writer)?;
@@ -126,6 +125,11 @@ impl Store {
             app: options.app.clone(),
             lock,
         };
+        let lost = store.read(outbox::rows_in_no_state)?;
+        if !lost.is_empty() {
+            store.write(|tx| lost.iter().try_for_each(|id| tx.quarantine_outbox(*id)))?;
+        }
+        report.rows_quarantined = store.read(damage::quarantined)?;
         Ok(Opened { store, report })
     }
 
@@ -234,12 +238,24 @@ fn usable(path: &Path, trusted: bool) -> Result<Connection, Unusable> {
         return Err(unfit("its schema is not what it was made with"));
     }
     if found > 0 && !trusted {
-        let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(unfit(&verdict));
-        }
+        check_through(&conn)?;
     }
     Ok(conn)
+}
+
+/// Reads the whole file. Indices that do not lead to their rows are made anew: a change in the outbox that no index leads to
+/// would never be sent.
+fn check_through(conn: &Connection) -> Result<(), Unusable> {
+    let verdict = |check: &str| conn.query_row(check, [], |row| row.get::<_, String>(0));
+    let rows = verdict("PRAGMA quick_check(1)")?;
+    if rows != "ok" {
+        return Err(Unusable::Unfit(SetAsideReason::Corrupt(rows)));
+    }
+    let indices = verdict("PRAGMA integrity_check(1)")?;
+    if indices != "ok" && (conn.execute_batch("REINDEX").is_err() || verdict("PRAGMA integrity_check(1)")? != "ok") {
+        return Err(Unusable::Unfit(SetAsideReason::Corrupt(indices)));
+    }
+    Ok(())
 }
 
 /// The header's own words against the file: SQLite reads some truncated files without complaint until it is too late.

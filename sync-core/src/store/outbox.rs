@@ -62,16 +62,19 @@ pub struct ParkedItem {
     pub message: String,
 }
 
-// `outbox.state`: 0 waits to be sent; 1 is durable on the server, and kept for a while in case the server comes back from
-// an older copy; 2 was refused.
-pub(super) const ACKNOWLEDGED: i64 = 1;
-pub(super) const PARKED: i64 = 2;
+/// `outbox.state` of a change that waits to be sent.
+pub(super) const QUEUED: &str = "queued";
+/// `outbox.state` of a change that is durable on the server; it is kept for a while, in case the server comes back from an
+/// older copy.
+pub(super) const ACKNOWLEDGED: &str = "acknowledged";
+/// `outbox.state` of a change that was refused.
+pub(super) const PARKED: &str = "parked";
 
 /// One row of the outbox.
 #[derive(Debug, Clone)]
 pub(super) struct OutboxRow {
     pub(super) id: i64,
-    pub(super) state: i64,
+    pub(super) parked: bool,
     pub(super) hash: ChangeHash,
     pub(super) made_at: Timestamp,
     pub(super) edit: Edit,
@@ -107,7 +110,8 @@ impl Store {
     /// The database's.
     pub fn parked(&self) -> Result<Vec<ParkedItem>, StoreError> {
         self.reading_rows(|conn, bad| {
-            let sql = format!("SELECT {COLUMNS} FROM outbox WHERE state <> 1 AND state = 2 ORDER BY id");
+            let sql =
+                format!("SELECT {COLUMNS} FROM outbox WHERE state <> 'acknowledged' AND state = 'parked' ORDER BY id");
             let mut statement = conn.prepare_cached(&sql)?;
             let mut rows = statement.query([])?;
             let mut parked = Vec::new();
@@ -155,7 +159,7 @@ fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<Ou
     let sql = format!(
         "SELECT {COLUMNS} FROM outbox JOIN ( \
          SELECT o.id AS next_id, coalesce(l.attempts, 0) AS attempts FROM outbox o LEFT JOIN lanes l USING (dispatch_id) \
-         WHERE o.state <> 1 AND o.state = 0 AND coalesce(l.parked, 0) = 0 AND coalesce(l.rebase, 0) = 0 \
+         WHERE o.state <> 'acknowledged' AND o.state = 'queued' AND coalesce(l.parked, 0) = 0 AND coalesce(l.rebase, 0) = 0 \
          ORDER BY attempts, next_id LIMIT ?1) ON id = next_id ORDER BY attempts, id"
     );
     let mut statement = conn.prepare_cached(&sql)?;
@@ -200,7 +204,7 @@ fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<Ou
 pub(super) fn mark(conn: &Connection) -> Result<OutboxMark, StoreError> {
     let high_water = Phone::load(conn)?.map_or(0, |phone| phone.last_seq);
     let (pending, oldest): (i64, Option<i64>) = conn
-        .prepare_cached("SELECT count(*), min(made_at_ms) FROM outbox WHERE state <> 1")?
+        .prepare_cached("SELECT count(*), min(made_at_ms) FROM outbox WHERE state <> 'acknowledged'")?
         .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(OutboxMark {
         high_water,
@@ -211,7 +215,7 @@ pub(super) fn mark(conn: &Connection) -> Result<OutboxMark, StoreError> {
 
 fn retry_parked(tx: &mut Tx<'_>, dispatch: &DispatchId, rng: &mut dyn rand::Rng) -> Result<u32, StoreError> {
     let rows = tx.lane_rows(dispatch)?;
-    let parked: Vec<_> = rows.iter().filter(|row| row.state == PARKED).collect();
+    let parked: Vec<_> = rows.iter().filter(|row| row.parked).collect();
     tx.sql
         .prepare_cached("UPDATE lanes SET parked = 0, attempts = 0 WHERE dispatch_id = ?1")?
         .execute([dispatch.as_str()])?;
@@ -270,7 +274,7 @@ impl Tx<'_> {
         self.sql
             .prepare_cached(
                 "INSERT INTO outbox (dispatch_id, state, hash, actor, made_at_ms, fact_id, edit, change, sum) \
-                 VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                 VALUES (?1, 'queued', ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
                 dispatch.as_str(),
@@ -301,8 +305,8 @@ impl Tx<'_> {
         let changed = self
             .sql
             .prepare_cached(
-                "UPDATE outbox SET state = 1, acknowledged_at_ms = ?2, error_code = NULL, error_message = NULL \
-                 WHERE id = ?1 AND state <> 1",
+                "UPDATE outbox SET state = 'acknowledged', acknowledged_at_ms = ?2, error_code = NULL, error_message = NULL \
+                 WHERE id = ?1 AND state <> 'acknowledged'",
             )?
             .execute((id, now.millis()))?;
         let changed = u32::try_from(changed).unwrap_or(u32::MAX);
@@ -313,7 +317,7 @@ impl Tx<'_> {
     pub(super) fn park(&mut self, id: i64, code: &str, message: &str) -> Result<(), StoreError> {
         self.sql
             .prepare_cached(
-                "UPDATE outbox SET state = 2, error_code = ?2, error_message = ?3 WHERE id = ?1 AND state <> 1",
+                "UPDATE outbox SET state = 'parked', error_code = ?2, error_message = ?3 WHERE id = ?1 AND state <> 'acknowledged'",
             )?
             .execute((id, code, message))?;
         Ok(())
@@ -324,7 +328,7 @@ impl Tx<'_> {
         let parked = self
             .sql
             .prepare_cached(
-                "UPDATE outbox SET state = 2, error_code = ?2, error_message = ?3 WHERE dispatch_id = ?1 AND state = 0",
+                "UPDATE outbox SET state = 'parked', error_code = ?2, error_message = ?3 WHERE dispatch_id = ?1 AND state = 'queued'",
             )?
             .execute((dispatch.as_str(), code, message))?;
         self.sql
@@ -338,7 +342,9 @@ impl Tx<'_> {
 
     fn requeue(&mut self, id: i64) -> Result<(), StoreError> {
         self.sql
-            .prepare_cached("UPDATE outbox SET state = 0, error_code = NULL, error_message = NULL WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE outbox SET state = 'queued', error_code = NULL, error_message = NULL WHERE id = ?1",
+            )?
             .execute([id])?;
         Ok(())
     }
@@ -346,14 +352,16 @@ impl Tx<'_> {
     /// Removes a row whose edit was made again. An acknowledgement of the former change finds nothing then, so it cannot be
     /// taken for one of the new change.
     pub(super) fn drop_row(&mut self, id: i64) -> Result<(), StoreError> {
-        let dropped = self.sql.prepare_cached("DELETE FROM outbox WHERE id = ?1 AND state <> 1")?.execute([id])?;
+        let dropped =
+            self.sql.prepare_cached("DELETE FROM outbox WHERE id = ?1 AND state <> 'acknowledged'")?.execute([id])?;
         self.pending = self.pending.saturating_sub(u32::try_from(dropped).unwrap_or(u32::MAX));
         Ok(())
     }
 
     /// Queues acknowledged changes again: of one visit, or of all. Answers how many.
     pub(super) fn requeue_receipts(&mut self, dispatch: Option<&DispatchId>) -> Result<u32, StoreError> {
-        const AGAIN: &str = "UPDATE outbox SET state = 0, acknowledged_at_ms = NULL WHERE state = 1";
+        const AGAIN: &str =
+            "UPDATE outbox SET state = 'queued', acknowledged_at_ms = NULL WHERE state = 'acknowledged'";
         let queued = match dispatch {
             Some(dispatch) => {
                 self.sql.prepare_cached(&format!("{AGAIN} AND dispatch_id = ?1"))?.execute([dispatch.as_str()])?
@@ -395,7 +403,7 @@ impl Tx<'_> {
     /// Every lane with queued changes waits for the server's copy, if there is one: it may lack what they build on.
     pub(super) fn rebase_lanes_if_copied(&mut self) -> Result<(), StoreError> {
         self.sql.execute(
-            "INSERT INTO lanes (dispatch_id, rebase) SELECT DISTINCT dispatch_id, 2 FROM outbox WHERE state = 0 \
+            "INSERT INTO lanes (dispatch_id, rebase) SELECT DISTINCT dispatch_id, 2 FROM outbox WHERE state = 'queued' \
              ON CONFLICT (dispatch_id) DO UPDATE SET rebase = max(rebase, 2), resent = 0",
             [],
         )?;
@@ -427,7 +435,7 @@ pub(super) fn unsent_rows(
     dispatch: &DispatchId,
     bad: &mut Vec<i64>,
 ) -> Result<Vec<OutboxRow>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM outbox WHERE dispatch_id = ?1 AND state <> 1 ORDER BY id");
+    let sql = format!("SELECT {COLUMNS} FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' ORDER BY id");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([dispatch.as_str()])?;
     let mut good = Vec::new();
@@ -442,9 +450,17 @@ pub(super) fn unsent_rows(
 
 /// Unacknowledged changes, parked ones included.
 pub(super) fn count_pending(conn: &Connection) -> Result<u32, StoreError> {
-    let count: i64 =
-        conn.prepare_cached("SELECT count(*) FROM outbox WHERE state <> 1")?.query_row([], |row| row.get(0))?;
+    let count: i64 = conn
+        .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 'acknowledged'")?
+        .query_row([], |row| row.get(0))?;
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Rows whose state is none: no query would find them again.
+pub(super) fn rows_in_no_state(conn: &Connection) -> Result<Vec<i64>, StoreError> {
+    let mut statement =
+        conn.prepare("SELECT id FROM outbox WHERE state <> 'acknowledged' AND state NOT IN ('queued', 'parked')")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 /// Visits to be fetched whole.
@@ -459,7 +475,7 @@ pub(super) fn needs_fetch(conn: &Connection) -> Result<Vec<DispatchId>, StoreErr
 struct RawRow {
     id: i64,
     dispatch: DispatchId,
-    state: i64,
+    state: String,
     hash: ChangeHash,
     made_at: Timestamp,
     edit: Vec<u8>,
@@ -477,12 +493,16 @@ fn read_raw(row: &Row<'_>) -> Result<Result<RawRow, i64>, StoreError> {
         return Ok(Err(id));
     }
     let (Ok(dispatch), Ok(hash)) = (DispatchId::new(dispatch), hash.try_into()) else { return Ok(Err(id)) };
+    let state: String = row.get(2)?;
+    if ![QUEUED, ACKNOWLEDGED, PARKED].contains(&state.as_str()) {
+        return Ok(Err(id));
+    }
     let code: Option<String> = row.get(9)?;
     let message: Option<String> = row.get(10)?;
     Ok(Ok(RawRow {
         id,
         dispatch,
-        state: row.get(2)?,
+        state,
         hash: ChangeHash(hash),
         made_at: Timestamp::from_millis(made_at_ms),
         edit,
@@ -499,7 +519,7 @@ fn read_row(row: &Row<'_>) -> Result<Result<(DispatchId, OutboxRow), i64>, Store
     };
     let RawRow { id, dispatch, state, hash, made_at, edit, change, error } = raw;
     Ok(minicbor_serde::from_slice(&edit)
-        .map(|edit| (dispatch, OutboxRow { id, state, hash, made_at, edit, change, error }))
+        .map(|edit| (dispatch, OutboxRow { id, parked: state == PARKED, hash, made_at, edit, change, error }))
         .map_err(|_| id))
 }
 

@@ -1,6 +1,6 @@
 //! Making edits again on the server's copy, under a fresh actor: after a refusal, a restore, or a server that went back.
 
-use super::outbox::{OutboxRow, PARKED};
+use super::outbox::OutboxRow;
 use super::phone::random_actor;
 use super::{StoreError, Tx};
 use crate::document::{Edit, VisitDoc};
@@ -36,7 +36,7 @@ impl Tx<'_> {
                 self.acknowledge(row.id, now)?;
                 continue;
             }
-            if row.state == PARKED {
+            if row.parked {
                 continue;
             }
             let mut edit = row.edit;

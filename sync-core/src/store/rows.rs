@@ -311,7 +311,7 @@ impl Tx<'_> {
     pub(super) fn has_unsent(&self, dispatch: &DispatchId) -> Result<bool, StoreError> {
         Ok(self
             .sql
-            .prepare_cached("SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 1 LIMIT 1")?
+            .prepare_cached("SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' LIMIT 1")?
             .exists([dispatch.as_str()])?)
     }
 
@@ -320,7 +320,7 @@ impl Tx<'_> {
         Ok(self
             .sql
             .prepare_cached(
-                "SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 1 AND fact_id IS NOT NULL LIMIT 1",
+                "SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' AND fact_id IS NOT NULL LIMIT 1",
             )?
             .exists([dispatch.as_str()])?)
     }

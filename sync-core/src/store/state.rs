@@ -65,7 +65,7 @@ impl Store {
         let phone = self.writer().phone.clone();
         self.read(|conn| {
             let parked: i64 = conn
-                .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 1 AND state = 2")?
+                .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 'acknowledged' AND state = 'parked'")?
                 .query_row([], |row| row.get(0))?;
             Ok(SyncState {
                 outbox: mark(conn)?,
@@ -148,7 +148,7 @@ impl Store {
     pub fn prune(&self, now: Timestamp) -> Result<Pruned, StoreError> {
         self.write(|tx| {
             let receipts = tx.sql.execute(
-                "DELETE FROM outbox WHERE state = 1 AND acknowledged_at_ms < ?1",
+                "DELETE FROM outbox WHERE state = 'acknowledged' AND acknowledged_at_ms < ?1",
                 [now.plus_millis(-ACKNOWLEDGED_KEPT_MS).millis()],
             )?;
             Ok(Pruned { receipts: u32::try_from(receipts).unwrap_or(u32::MAX), tombstones: tx.prune_tombstones(now)? })

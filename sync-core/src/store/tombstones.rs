@@ -26,7 +26,7 @@ impl Store {
     pub fn tombstones(&self) -> Result<Vec<TombstoneCard>, StoreError> {
         self.read(|conn| {
             let mut statement = conn.prepare_cached(
-                "SELECT t.body, t.sum, (SELECT count(*) FROM outbox o WHERE o.dispatch_id = t.dispatch_id AND o.state <> 1) \
+                "SELECT t.body, t.sum, (SELECT count(*) FROM outbox o WHERE o.dispatch_id = t.dispatch_id AND o.state <> 'acknowledged') \
                  FROM tombstones t WHERE t.seen_at_ms IS NULL ORDER BY t.at_ms DESC, t.dispatch_id",
             )?;
             let mut rows = statement.query([])?;

@@ -74,7 +74,7 @@ impl Store {
     pub fn sealed(&self) -> Result<Vec<(TenantId, TechnicianId, u32)>, StoreError> {
         self.read(|conn| {
             let mut statement = conn.prepare_cached(
-                "SELECT tenant_id, technician_id, count(*) FROM sealed_outbox WHERE state <> 1 \
+                "SELECT tenant_id, technician_id, count(*) FROM sealed_outbox WHERE state <> 'acknowledged' \
                  GROUP BY tenant_id, technician_id ORDER BY tenant_id, technician_id",
             )?;
             let mut rows = statement.query([])?;

@@ -1,6 +1,6 @@
 //! Lists and details.
 
-use super::outbox::{PARKED, unsent_rows};
+use super::outbox::unsent_rows;
 use super::rows::card_sum;
 use super::{Store, StoreError, rows};
 use crate::document::{Edit, VisitDoc};
@@ -148,7 +148,7 @@ fn detail(conn: &Connection, dispatch: &DispatchId, bad: &mut Vec<i64>) -> Resul
         .into_iter()
         .map(|row| PendingEdit {
             state: match row.error {
-                Some((code, message)) if row.state == PARKED => PendingState::Parked { code, message },
+                Some((code, message)) if row.parked => PendingState::Parked { code, message },
                 _ => PendingState::Queued,
             },
             edit: row.edit,
