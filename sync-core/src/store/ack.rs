@@ -1,6 +1,6 @@
 //! The server's answer to a push.
 
-use super::outbox::needs_fetch;
+use super::lanes::needs_fetch;
 use super::{SentLane, Store, StoreError, Tx, rows};
 use crate::document::StateTag;
 use crate::domain::{DispatchId, Timestamp, VisitCard};

@@ -1,6 +1,7 @@
 //! Applying what the server sends.
 
-use super::outbox::{OutboxRow, needs_fetch};
+use super::lanes::needs_fetch;
+use super::outbox::OutboxRow;
 use super::rows::Put;
 use super::{Store, StoreError, Tx, VISITS_MAX, rows};
 use crate::document::{StateTag, VisitDoc, chained};

@@ -12,8 +12,8 @@
 //! - Nothing here reads a clock or draws randomness; both are arguments.
 //!
 //! Rooms, in reading order: `open` (lock, set-aside, identity), `schema`, `phone` (the one row about this install),
-//! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox` and `ack`
-//! (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
+//! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox`, `lanes` and
+//! `ack` (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
 //! (who is logged in), `damage`, `checksum`, `error`.
 
 mod ack;
@@ -22,6 +22,7 @@ mod checksum;
 mod damage;
 mod error;
 mod feed;
+mod lanes;
 mod open;
 mod outbox;
 mod phone;

@@ -6,7 +6,7 @@ use super::{Store, StoreError, Tx};
 use crate::document::{ChangeHash, Edit, EncodedChange};
 use crate::domain::{DispatchId, Timestamp};
 use crate::protocol::{OutboxMark, PushLane, limits};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 
@@ -377,56 +377,6 @@ impl Tx<'_> {
         self.pending = count_pending(self.sql)?;
         Ok(())
     }
-
-    /// The visit's document is to be fetched whole.
-    pub(super) fn need_fetch(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
-        self.sql
-            .prepare_cached(
-                "INSERT INTO lanes (dispatch_id, needs_fetch) VALUES (?1, 1) \
-                 ON CONFLICT (dispatch_id) DO UPDATE SET needs_fetch = 1",
-            )?
-            .execute([dispatch.as_str()])?;
-        Ok(())
-    }
-
-    /// The visit's edits are to be made again on the server's copy, which is to be fetched.
-    pub(super) fn need_rebase(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
-        self.sql
-            .prepare_cached(
-                "INSERT INTO lanes (dispatch_id, needs_fetch, rebase) VALUES (?1, 1, 1) \
-                 ON CONFLICT (dispatch_id) DO UPDATE SET needs_fetch = 1, rebase = 1",
-            )?
-            .execute([dispatch.as_str()])?;
-        Ok(())
-    }
-
-    /// Every lane with queued changes waits for the server's copy, if there is one: it may lack what they build on.
-    pub(super) fn rebase_lanes_if_copied(&mut self) -> Result<(), StoreError> {
-        self.sql.execute(
-            "INSERT INTO lanes (dispatch_id, rebase) SELECT DISTINCT dispatch_id, 2 FROM outbox WHERE state = 'queued' \
-             ON CONFLICT (dispatch_id) DO UPDATE SET rebase = max(rebase, 2), resent = 0",
-            [],
-        )?;
-        Ok(())
-    }
-
-    /// What the lane waits for: see `lanes.rebase`.
-    pub(super) fn rebase_mode(&self, dispatch: &DispatchId) -> Result<i64, StoreError> {
-        Ok(self
-            .sql
-            .prepare_cached("SELECT rebase FROM lanes WHERE dispatch_id = ?1")?
-            .query_row([dispatch.as_str()], |row| row.get(0))
-            .optional()?
-            .unwrap_or(0))
-    }
-
-    /// The server's copy has come.
-    pub(super) fn fetched(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
-        self.sql
-            .prepare_cached("UPDATE lanes SET needs_fetch = 0, rebase = 0, resent = 0 WHERE dispatch_id = ?1")?
-            .execute([dispatch.as_str()])?;
-        Ok(())
-    }
 }
 
 /// A visit's unacknowledged changes, oldest first, and the rows whose checksum is wrong.
@@ -461,14 +411,6 @@ pub(super) fn rows_in_no_state(conn: &Connection) -> Result<Vec<i64>, StoreError
     let mut statement =
         conn.prepare("SELECT id FROM outbox WHERE state <> 'acknowledged' AND state NOT IN ('queued', 'parked')")?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
-}
-
-/// Visits to be fetched whole.
-pub(super) fn needs_fetch(conn: &Connection) -> Result<Vec<DispatchId>, StoreError> {
-    let mut statement =
-        conn.prepare_cached("SELECT dispatch_id FROM lanes WHERE needs_fetch = 1 ORDER BY dispatch_id")?;
-    let ids = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    Ok(ids.into_iter().filter_map(|id| DispatchId::new(id).ok()).collect())
 }
 
 /// A row as it is stored, checksum verified.

@@ -1,6 +1,7 @@
 //! What a session needs to know, and to have remembered.
 
-use super::outbox::{mark, needs_fetch};
+use super::lanes::needs_fetch;
+use super::outbox::mark;
 use super::phone::MeasuredOffset;
 use super::{DeviceNow, Store, StoreError};
 use crate::document::ActorKey;
