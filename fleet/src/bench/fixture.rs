@@ -78,7 +78,7 @@ impl World {
     pub(super) async fn orders(&self, count: usize) -> Result<Vec<DispatchId>, BenchError> {
         let first = self.orders.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         let numbers: Vec<_> = (first..first + count).collect();
-        let chunks: Vec<Vec<usize>> = numbers.chunks(500).map(<[usize]>::to_vec).collect();
+        let chunks: Vec<Vec<usize>> = numbers.chunks(50).map(<[usize]>::to_vec).collect();
         let lines = each(chunks, |chunk| {
             let office = self.office.clone();
             async move {

@@ -11,8 +11,8 @@ use sync_core::domain::{DeviceId, DispatchId, TechnicianId, Window};
 
 /// Rows of a page; the most that the server gives.
 const PAGE_ROWS: u32 = 200;
-/// Events in one call; the most that the server takes.
-const INGEST_EVENTS_MAX: usize = 500;
+/// Events in one call: fewer than the server takes, so that the body stays small however much each of them says.
+const INGEST_EVENTS_MAX: usize = 50;
 
 /// The body of a resource whose id stands in the path.
 fn without(mut body: Value, id: &str) -> Value {
