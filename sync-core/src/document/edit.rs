@@ -97,7 +97,7 @@ impl VisitDoc {
         let present = self.doc.get_all(&self.objects.checklist, item.as_str()).unwrap_or_default();
         loop {
             let value = to_cbor(&answer).ok_or(Refusal::Malformed("the answer cannot be encoded"))?;
-            if !present.iter().any(|(there, _)| there.to_bytes() == Some(value.as_slice())) {
+            if !present.iter().any(|(there, _)| there.as_bytes() == Some(value.as_slice())) {
                 return Ok(value);
             }
             answer.at = answer.at.plus_millis(1);
