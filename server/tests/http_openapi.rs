@@ -73,7 +73,7 @@ async fn every_call_is_documented_and_every_documented_call_is_served() {
         .collect();
     assert_eq!(documented, expected);
     for (method, path, _) in operations(&document) {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let answer = office.call(method.clone(), &format!("/{path}")).send().await;
         // Without a token: the call is there, and it is guarded; health is for everybody.

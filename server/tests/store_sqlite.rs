@@ -1,5 +1,13 @@
 //! The store's suite on SQLite.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a story that is not as told shall fail"
+)]
+
 use crm_dispatch_server::store::Store;
 use crm_dispatch_server::store::sqlite::SqliteStore;
 use std::sync::Arc;

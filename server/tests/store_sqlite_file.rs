@@ -1,5 +1,7 @@
 //! What only a store in a file can get wrong: the file itself, a crash, an older or newer release, a restored copy.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a story that is not as told shall fail")]
+
 use crm_dispatch_server::service::commit::{Commit, CommitError};
 use crm_dispatch_server::store::conformance::fixture::*;
 use crm_dispatch_server::store::sqlite::SqliteStore;
