@@ -55,11 +55,9 @@ async fn a_visit_from_the_request_to_the_technicians_word() {
     let put = office.put("/technicians/TECH-10/skills").token(&token).json(&skills).send().await;
     assert_eq!(read::<schema::Technician>(&put, 200).skills.len(), 2);
 
-    let path = format!(
-        "/technicians/available?locationId=LOC-10&from=2026-02-03T08:00:00Z&to=2026-02-03T09:00:00Z\
-        &skills=HVAC,HVAC-GAS:1&includeUnavailable=true"
-    );
-    let candidates: schema::CandidateList = read(&office.get(&path).token(&token).send().await, 200);
+    let path = "/technicians/available?locationId=LOC-10&from=2026-02-03T08:00:00Z&to=2026-02-03T09:00:00Z\
+        &skills=HVAC,HVAC-GAS:1&includeUnavailable=true";
+    let candidates: schema::CandidateList = read(&office.get(path).token(&token).send().await, 200);
     let named: Vec<_> = candidates.items.iter().map(|one| (one.technician_id.as_str(), one.available)).collect();
     assert_eq!(named, [("TECH-10", true), ("TECH-11", false)]);
 

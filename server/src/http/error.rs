@@ -222,7 +222,7 @@ impl From<AuthError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// Status and headers; [`dress`] writes the body.
+    /// Status and headers; `dress` writes the body.
     fn into_response(self) -> Response {
         let mut response = self.0.status.into_response();
         let headers = response.headers_mut();

@@ -1,7 +1,7 @@
 //! The REST back office.
 //!
-//! A request passes the [`layers`], is taken apart by [`extract`], checked by [`requests`], decided by the service, and
-//! answered by [`answer`]; every failure on the way ends in [`error`]'s one body.
+//! A request passes the `layers`, is taken apart by `extract`, checked by [`requests`], decided by the service, and
+//! answered by `answer`; every failure on the way ends in `error`'s one body.
 
 mod answer;
 mod error;

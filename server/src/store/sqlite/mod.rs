@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite file, no set-up.
 //!
-//! One connection writes ([`writer`]), a few read. The log (WAL) lets readers see a consistent past while the writer goes
+//! One connection writes (`writer`), a few read. The log (WAL) lets readers see a consistent past while the writer goes
 //! on, and is made durable at every commit (`synchronous = FULL`).
 
 mod commit;
