@@ -12,7 +12,7 @@
 //! | 5 | two crew members edit | union of facts, both answers kept; the lead alone takes, refuses and ends the visit | [`facts::judge`], [`FactKind::needs_lead`]; text and checklist merge in [`document`](crate::document) |
 //! | 6 | wrong clock | a device's order is its sequence numbers'; times are corrected and carry their uncertainty; over two minutes is flagged | [`in_order`](crate::domain::fold::in_order), [`ClockReading`](crate::domain::ClockReading) |
 //! | 7 | a part used twice | a ledger entry with an id; stock may go negative and is flagged; a serial number used twice is an exception | [`facts::judge`], [`fold`](crate::domain::fold()); the stock is the server's |
-//! | 8 | photo half-way | content-addressed, in its own queue; completion does not wait | outside: the phone's `store`, the server's blobs. Here a photo is a fact that needs no predecessor |
+//! | 8 | photo half-way | content-addressed, in its own queue; completion does not wait | a photo is a fact that needs no predecessor, so completion never waits; its bytes travel apart from the document |
 //! | 9 | phone lost | the announced high-water mark shows what is missing; the late outbox is quarantined | [`sequence::SequenceLedger::missing`], [`facts::judge`] |
 //! | 10 | logout, other user, new phone | sealed per user; a new install is a new device, the old one's outbox is still accepted | outside: the phone's `store`. Here nothing asks whether a device is a technician's present one |
 //! | 11 | app update with unsent work | facts describe themselves, never migrated in place | [`admission::validate_fact`], [`FactKind::Unknown`], [`facts::judge`] |
