@@ -26,8 +26,9 @@ fn main() -> ExitCode {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let config = arguments.config.as_deref();
-    match arguments.command {
+    let file = arguments.config.clone();
+    let config = file.as_deref();
+    match arguments.command() {
         Command::Serve(options) => serve::run(config, &options).await,
         Command::Demo(options) => demo::run(config, &options).await,
         Command::Bench(options) => bench::run(&options).await,

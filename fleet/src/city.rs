@@ -320,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_day_has_twelve_technicians_and_sixty_orders() {
+    fn the_day_has_at_least_twelve_technicians_and_sixty_orders() {
         let city = City::vienna().unwrap();
         assert_eq!(city.orders.len(), 60);
         assert_eq!(city.technicians.len(), 14);
