@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     /// What is asked for; the demo where nothing is.
-    pub(crate) fn command(self) -> Command {
+    pub(crate) fn asked(self) -> Command {
         self.command.unwrap_or_else(|| Command::Demo(DemoOptions::parse_from(["demo"])))
     }
 }

@@ -28,7 +28,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let file = arguments.config.clone();
     let config = file.as_deref();
-    match arguments.command() {
+    match arguments.asked() {
         Command::Serve(options) => serve::run(config, &options).await,
         Command::Demo(options) => demo::run(config, &options).await,
         Command::Bench(options) => bench::run(&options).await,
