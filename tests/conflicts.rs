@@ -80,6 +80,9 @@ async fn work_done_after_a_cancellation_is_kept_and_held_from_billing() {
     let id = open.iter().find(|e| e["rule"] == 2).unwrap()["exceptionId"].as_str().unwrap().to_owned();
     let resolution = json!({ "dispatchId": dispatch.as_str(), "resolution": "billed after a call" });
     world.post(&format!("/exceptions/{id}/resolve"), resolution).await;
+    // The customer pays after all: the completion in dispute stands.
+    let seen = world.post(&format!("/{dispatch}/reinstate"), json!({})).await;
+    assert_eq!((seen["status"].as_str(), seen["billingHold"].as_bool()), (Some("COMPLETED"), Some(false)), "{seen}");
 }
 
 /// Rule 2, second half.
@@ -321,6 +324,23 @@ async fn an_order_cancelled_after_arrival_is_a_request_to_stop_and_the_labour_is
     phone.caught_up().await;
     assert_eq!(world.status(&dispatch).await, "CANNOT_COMPLETE");
     assert_eq!(world.get(&format!("/{dispatch}/report")).await["time"][0]["minutes"], 15);
+}
+
+/// Rule 17, when nobody answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_stop_that_nobody_answers_is_ended_by_the_office() {
+    let world = World::start().await;
+    let phone = world.phone("TECH-10", "maria");
+    let dispatch = world.assigned("SO-1", 2, "TECH-10").await;
+    phone.until_holding(&dispatch).await;
+    phone.starts_work(&dispatch).await;
+    phone.caught_up().await;
+    phone.go_offline();
+    world.post(&format!("/{dispatch}/cancel"), json!({ "reason": "wrong building" })).await;
+    let seen = world.post(&format!("/{dispatch}/end-stop-work"), json!({})).await;
+    assert_eq!(seen["status"], "CANCELLED", "{seen}");
+    phone.go_online();
+    phone.until_without(&dispatch).await;
 }
 
 /// Rule 18: a consumed event comes twice.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The calls that a back office needs, fixed or expected.
-const CALLS: [&str; 33] = [
+const CALLS: [&str; 35] = [
     "GET /audit",
     "GET /devices",
     "GET /events",
@@ -41,6 +41,8 @@ const CALLS: [&str; 33] = [
     "POST /{dispatchId}/reject",
     "POST /{dispatchId}/reschedule",
     "POST /{dispatchId}/unassign",
+    "POST /{dispatchId}/reinstate",
+    "POST /{dispatchId}/end-stop-work",
     "PUT /locations/{locationId}",
     "PUT /technicians/{technicianId}",
     "PUT /technicians/{technicianId}/availability",

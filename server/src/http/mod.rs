@@ -74,6 +74,8 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(dispatches::confirm))
         .routes(routes!(dispatches::reject))
         .routes(routes!(dispatches::cancel))
+        .routes(routes!(dispatches::reinstate))
+        .routes(routes!(dispatches::end_stop_work))
         .routes(routes!(dispatches::reschedule))
         .routes(routes!(dispatches::priority))
         .routes(routes!(reports::dispatch_audit))

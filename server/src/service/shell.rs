@@ -9,10 +9,11 @@ use crate::service::hub::FeedNotice;
 use crate::service::model::Technician;
 use crate::service::view::DispatchView;
 use crate::service::{Action, Caller, Outcome, Request, Service, ServiceError};
+use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
-use sync_core::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Window};
+use sync_core::domain::{DeviceId, DispatchId, LocationId, TechnicianId, TenantId, Window};
 use sync_core::protocol::FeedItem;
 
 /// How often a decision is made anew because somebody else was faster.
@@ -226,22 +227,33 @@ impl Service {
             start: window.start.plus_millis(-NEIGHBOURS_WITHIN_MS),
             end: window.end.plus_millis(NEIGHBOURS_WITHIN_MS),
         };
-        let store = &self.0.store;
-        let mut calendar = Vec::new();
-        for (dispatch, busy, location) in store.bookings(tenant, &technician.technician_id, around).await? {
-            if except == Some(&dispatch) {
-                continue;
-            }
-            let site = store.location(tenant, &location).await?.map(|location| location.coordinates);
-            let starts = if busy.start >= window.end {
-                let next = store.dispatch(tenant, &dispatch).await?;
-                next.and_then(|stored| stored.row.scheduled).map_or(busy.start, |scheduled| scheduled.start)
-            } else {
-                busy.start
-            };
-            calendar.push(Neighbour { dispatch, busy, site, starts });
-        }
+        let booked = self.0.store.bookings(tenant, &technician.technician_id, around).await?;
+        let others = booked.into_iter().filter(|(dispatch, ..)| except != Some(dispatch));
+        // Neighbours are independent of each other: looked up at once, a full calendar costs what one entry costs.
+        let neighbours =
+            others.map(|(dispatch, busy, location)| self.neighbour(tenant, window, dispatch, busy, location));
+        let calendar = try_join_all(neighbours).await?;
         Ok(Candidate { technician, calendar })
+    }
+
+    /// One entry of a calendar: where it is, and when the work itself starts.
+    async fn neighbour(
+        &self,
+        tenant: &TenantId,
+        window: Window,
+        dispatch: DispatchId,
+        busy: Window,
+        location: LocationId,
+    ) -> Result<Neighbour, ServiceError> {
+        let store = &self.0.store;
+        let site = store.location(tenant, &location).await?.map(|location| location.coordinates);
+        let starts = if busy.start >= window.end {
+            let next = store.dispatch(tenant, &dispatch).await?;
+            next.and_then(|stored| stored.row.scheduled).map_or(busy.start, |scheduled| scheduled.start)
+        } else {
+            busy.start
+        };
+        Ok(Neighbour { dispatch, busy, site, starts })
     }
 }
 

@@ -246,6 +246,36 @@ pub(crate) async fn cancel(
     Ok(outcome(&app.service.cancel(command.request(), &dispatch, command.body.check()?).await?))
 }
 
+/// Takes a cancellation or a request to stop work back; a completion in dispute because of it stands.
+#[utoipa::path(post, path = "/{dispatchId}/reinstate", tag = "dispatches", request_body = Option<EmptyBody>,
+    params(("dispatchId" = String, Path, example = "DSP-100")), responses(
+    (status = 200, description = "The dispatch", body = schema::Dispatch, headers(("ETag" = String))),
+    (status = 404, description = "`DISPATCH_NOT_FOUND`"),
+    (status = 409, description = "`ILLEGAL_TRANSITION`: no cancellation stands"),
+))]
+pub(crate) async fn reinstate(
+    State(app): State<AppState>,
+    ApiPath(dispatch): ApiPath<DispatchId>,
+    command: Command<EmptyBody>,
+) -> Result<Response, ApiError> {
+    Ok(outcome(&app.service.reinstate(command.request(), &dispatch).await?))
+}
+
+/// Ends a request to stop work that the technician does not answer: cancelled, the labour stays recorded.
+#[utoipa::path(post, path = "/{dispatchId}/end-stop-work", tag = "dispatches", request_body = Option<EmptyBody>,
+    params(("dispatchId" = String, Path, example = "DSP-100")), responses(
+    (status = 200, description = "The dispatch", body = schema::Dispatch, headers(("ETag" = String))),
+    (status = 404, description = "`DISPATCH_NOT_FOUND`"),
+    (status = 409, description = "`ILLEGAL_TRANSITION`: no request to stop work stands"),
+))]
+pub(crate) async fn end_stop_work(
+    State(app): State<AppState>,
+    ApiPath(dispatch): ApiPath<DispatchId>,
+    command: Command<EmptyBody>,
+) -> Result<Response, ApiError> {
+    Ok(outcome(&app.service.end_stop_work(command.request(), &dispatch).await?))
+}
+
 /// Moves the visit.
 ///
 /// While the technician is travelling, a moved arrival window is a proposal until the phone has acknowledged it.
