@@ -9,7 +9,8 @@ use crate::service::hub::FeedNotice;
 use crate::service::model::Technician;
 use crate::service::view::DispatchView;
 use crate::service::{Action, Caller, Outcome, Request, Service, ServiceError};
-use futures_util::future::try_join_all;
+use crate::store::StoreError;
+use futures_util::future::{join, try_join, try_join_all};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
@@ -81,12 +82,18 @@ impl Service {
         decide: impl Fn(&mut Draft, &[Candidate]) -> Result<(), ServiceError> + Send,
     ) -> Result<Outcome<DispatchView>, ServiceError> {
         request.caller.may(action)?;
-        if let Some(outcome) = self.replay(&request).await? {
+        let tenant = &request.caller.tenant;
+        // Both are only read, so they are read at once; a remembered answer counts before anything else.
+        let (replayed, opened) = join(self.replay(&request), self.open(tenant, dispatch)).await;
+        if let Some(outcome) = replayed? {
             return Ok(outcome);
         }
-        let tenant = &request.caller.tenant;
+        let mut first = Some(opened?);
         for _ in 0..ATTEMPTS_MAX {
-            let opened = self.open(tenant, dispatch).await?;
+            let opened = match first.take() {
+                Some(opened) => opened,
+                None => self.open(tenant, dispatch).await?,
+            };
             request.check_revision(opened.stored.row.revision)?;
             let mut draft = Draft::open(self.frame(tenant, request.caller.user.as_str()), self.ids(), opened);
             let candidates = match needed(&draft) {
@@ -205,13 +212,13 @@ impl Service {
         window: Option<Window>,
         except: Option<&DispatchId>,
     ) -> Result<Vec<Candidate>, ServiceError> {
-        let mut candidates = Vec::with_capacity(technicians.len());
-        for id in technicians {
-            let technician = self.0.store.technician(tenant, id).await?;
+        let each = technicians.iter().map(|id| async move {
+            let (technician, booked) =
+                try_join(self.0.store.technician(tenant, id), self.booked(tenant, id, window)).await?;
             let technician = technician.ok_or_else(|| ServiceError::TechnicianNotFound(id.clone()))?;
-            candidates.push(self.candidate(tenant, technician, window, except).await?);
-        }
-        Ok(candidates)
+            self.calendar(tenant, technician, booked, window, except).await
+        });
+        try_join_all(each).await
     }
 
     /// One technician with their calendar.
@@ -222,12 +229,35 @@ impl Service {
         window: Option<Window>,
         except: Option<&DispatchId>,
     ) -> Result<Candidate, ServiceError> {
-        let Some(window) = window else { return Ok(Candidate { technician, calendar: Vec::new() }) };
+        let booked = self.booked(tenant, &technician.technician_id, window).await?;
+        self.calendar(tenant, technician, booked, window, except).await
+    }
+
+    /// A technician's bookings around a window; none where no window matters.
+    async fn booked(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        window: Option<Window>,
+    ) -> Result<Vec<(DispatchId, Window, LocationId)>, StoreError> {
+        let Some(window) = window else { return Ok(Vec::new()) };
         let around = Window {
             start: window.start.plus_millis(-NEIGHBOURS_WITHIN_MS),
             end: window.end.plus_millis(NEIGHBOURS_WITHIN_MS),
         };
-        let booked = self.0.store.bookings(tenant, &technician.technician_id, around).await?;
+        self.0.store.bookings(tenant, technician, around).await
+    }
+
+    /// A technician with what they are booked for.
+    async fn calendar(
+        &self,
+        tenant: &TenantId,
+        technician: Technician,
+        booked: Vec<(DispatchId, Window, LocationId)>,
+        window: Option<Window>,
+        except: Option<&DispatchId>,
+    ) -> Result<Candidate, ServiceError> {
+        let Some(window) = window else { return Ok(Candidate { technician, calendar: Vec::new() }) };
         let others = booked.into_iter().filter(|(dispatch, ..)| except != Some(dispatch));
         // Neighbours are independent of each other: looked up at once, a full calendar costs what one entry costs.
         let neighbours =
