@@ -102,10 +102,8 @@ pub struct AuthConfig {
 pub struct SyncConfig {
     /// Phones connected at the same time.
     pub connections_max: usize,
-    /// A phone holds visits from this many days back …
+    /// A phone lets a visit go this many days after it ended, or was scheduled to end.
     pub window_days_back: u32,
-    /// … to this many days ahead.
-    pub window_days_ahead: u32,
 }
 
 /// What is logged.

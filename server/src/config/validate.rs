@@ -18,7 +18,6 @@ impl Config {
         self.validate_auth()?;
         range("sync.connections_max", self.sync.connections_max as u64, 1, 1_000_000)?;
         range("sync.window_days_back", u64::from(self.sync.window_days_back), 0, 366)?;
-        range("sync.window_days_ahead", u64::from(self.sync.window_days_ahead), 1, 366)?;
         Ok(())
     }
 
