@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tools=$target/tools
 cargo_deny_version=0.20.2
+kafka_version=4.1.0
 
 # Says what is wrong and what to do about it, and ends.
 fail() {
@@ -25,4 +26,17 @@ install_cargo_deny() {
     env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET_DIR \
       cargo install --quiet --debug --locked --root "$tools" "cargo-deny@$cargo_deny_version"
   fi
+}
+
+# The newest PostgreSQL server programs on this machine, or nothing.
+postgres_bin() {
+  local bin
+  bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -1)
+  [ -x "$bin/initdb" ] || bin=$(dirname "$(command -v initdb || true)")
+  printf '%s' "$bin"
+}
+
+# A TCP port that nothing listens on now.
+free_port() {
+  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
