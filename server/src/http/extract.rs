@@ -4,6 +4,7 @@ use super::error::ApiError;
 use super::layers::IDEMPOTENCY_KEY;
 use super::state::AppState;
 use crate::auth::{AuthError, Principal};
+use crate::http::trace::TraceContext;
 use crate::service::{Caller, IdempotencyKey, Request as ServiceRequest};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -79,6 +80,7 @@ pub struct Command<T> {
     expected_revision: Option<u64>,
     key: Option<String>,
     hash: String,
+    traceparent: Option<String>,
 }
 
 impl<T> Command<T> {
@@ -89,13 +91,14 @@ impl<T> Command<T> {
             caller: &self.caller,
             expected_revision: self.expected_revision,
             idempotency: self.key.as_deref().map(|key| IdempotencyKey { key, request_hash: &self.hash }),
+            traceparent: self.traceparent.as_deref(),
         }
     }
 
     /// The body out of the envelope.
     pub fn split(self) -> (Command<()>, T) {
-        let Self { caller, body, expected_revision, key, hash } = self;
-        (Command { caller, body: (), expected_revision, key, hash }, body)
+        let Self { caller, body, expected_revision, key, hash, traceparent } = self;
+        (Command { caller, body: (), expected_revision, key, hash, traceparent }, body)
     }
 }
 
@@ -110,8 +113,8 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Command<T> {
             return Err(ApiError::invalid("body", "must be a JSON object"));
         }
         let body = parse(text)?;
-        let Command { caller, expected_revision, key, hash, .. } = envelope;
-        Ok(Self { caller, body, expected_revision, key, hash })
+        let Command { caller, expected_revision, key, hash, traceparent, .. } = envelope;
+        Ok(Self { caller, body, expected_revision, key, hash, traceparent })
     }
 }
 
@@ -144,6 +147,7 @@ impl Command<()> {
         let Signed(principal) = Signed::from_request_parts(&mut parts, state).await?;
         let expected_revision = expected_revision(&parts.headers)?;
         let key = idempotency_key(&parts.headers)?;
+        let traceparent = parts.extensions.get::<TraceContext>().map(TraceContext::traceparent);
         let (named_json, method, path) = (is_json(&parts.headers), parts.method.clone(), parts.uri.path().to_owned());
         let bytes = Bytes::from_request(Request::from_parts(parts, body), state)
             .await
@@ -157,7 +161,7 @@ impl Command<()> {
             hash.update(part);
         }
         let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok((Self { caller: principal.caller, body: (), expected_revision, key, hash }, bytes))
+        Ok((Self { caller: principal.caller, body: (), expected_revision, key, hash, traceparent }, bytes))
     }
 }
 

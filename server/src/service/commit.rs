@@ -35,6 +35,8 @@ pub struct Commit {
     pub consumed: Option<EventId>,
     /// The REST call that caused this: key and answer are remembered with the effect.
     pub idempotency: Option<IdempotencyRecord>,
+    /// The W3C trace of that call, sent with the events.
+    pub traceparent: Option<String>,
 }
 
 /// The dispatch's part of a commit.

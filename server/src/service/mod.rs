@@ -115,6 +115,8 @@ pub struct Request<'a> {
     pub expected_revision: Option<u64>,
     /// `Idempotency-Key`.
     pub idempotency: Option<IdempotencyKey<'a>>,
+    /// The W3C trace of the call; it goes on in the events.
+    pub traceparent: Option<&'a str>,
 }
 
 /// A caller's idempotency key.
@@ -128,10 +130,10 @@ pub struct IdempotencyKey<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Without `If-Match` and `Idempotency-Key`.
+    /// Without `If-Match`, `Idempotency-Key` and trace.
     #[must_use]
     pub fn plain(caller: &'a Caller) -> Self {
-        Self { caller, expected_revision: None, idempotency: None }
+        Self { caller, expected_revision: None, idempotency: None, traceparent: None }
     }
 }
 

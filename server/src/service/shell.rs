@@ -121,6 +121,7 @@ impl Service {
         let news = self.news(&finished, None);
         let mut commit = finished.commit;
         commit.idempotency = remember(request, &outcome);
+        commit.traceparent = request.traceparent.map(str::to_owned);
         match self.commit_one(commit).await {
             Ok(committed) => {
                 self.tell(news, &committed.feed);
@@ -139,6 +140,7 @@ impl Service {
         outcome: Outcome<T>,
     ) -> Result<Option<Outcome<T>>, ServiceError> {
         commit.idempotency = remember(request, &outcome);
+        commit.traceparent = request.traceparent.map(str::to_owned);
         match self.commit_one(commit).await {
             Ok(_) => Ok(Some(outcome)),
             Err(error) => refused(request, error),

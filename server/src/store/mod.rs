@@ -65,8 +65,8 @@ pub struct Identity {
 }
 
 /// Everything together, for those who hold it.
-pub trait Store: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + 'static {}
-impl<T: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + 'static> Store for T {}
+pub trait Store: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static {}
+impl<T: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static> Store for T {}
 
 /// The only way to write.
 #[async_trait]
@@ -310,4 +310,51 @@ pub trait Journal: Send + Sync {
         after: u64,
         limit: u32,
     ) -> Result<Vec<AuditRecord>, StoreError>;
+}
+
+/// Waiting events are counted up to this many; more are as bad.
+pub const OUTBOX_COUNTED_MAX: u32 = 100_000;
+
+/// Events on their way to other systems. Those of one aggregate have positions in the order in which they happened;
+/// beyond that, one with a lower position may turn up after one with a higher one.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Events after a position that are not published yet, over all tenants, oldest first.
+    async fn unpublished(&self, after: u64, limit: u32) -> Result<Vec<OutboxEvent>, StoreError>;
+    /// Notes that the broker has these. Only after its receipt; a second time changes nothing.
+    async fn mark_published(&self, positions: &[u64], at: Timestamp) -> Result<(), StoreError>;
+    /// How much waits, and since when. Cheap enough to be asked every few seconds.
+    async fn outbox_lag(&self) -> Result<OutboxLag, StoreError>;
+    /// The right to publish, which one relay has at a time among all nodes of a database; `None` while another one has it.
+    /// It ends when the turn is dropped, or the process with it.
+    async fn relay_turn(&self) -> Result<Option<Box<dyn RelayTurn>>, StoreError>;
+    /// Returns soon after this process has committed an event. A hint: what other processes commit is found by looking.
+    async fn event_written(&self);
+}
+
+/// An event that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxEvent {
+    /// Its place in the journal.
+    pub position: u64,
+    /// The event.
+    pub event: Event,
+    /// The W3C trace of the call that caused it, if one did.
+    pub traceparent: Option<String>,
+}
+
+/// How much waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxLag {
+    /// Events not published; counted up to [`OUTBOX_COUNTED_MAX`].
+    pub waiting: u64,
+    /// When the first of them happened.
+    pub oldest: Option<Timestamp>,
+}
+
+/// A relay's turn.
+#[async_trait]
+pub trait RelayTurn: Send + Sync {
+    /// False when it was lost, say with the connection that held it: somebody else may be publishing. Asked now and then.
+    async fn is_held(&mut self) -> bool;
 }

@@ -83,6 +83,7 @@ pub(crate) fn bare_commit(frame: &Frame) -> Commit {
         audit: Vec::new(),
         consumed: None,
         idempotency: None,
+        traceparent: None,
     }
 }
 

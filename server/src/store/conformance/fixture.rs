@@ -79,6 +79,7 @@ pub fn blank(minutes: i64) -> Commit {
         audit: Vec::new(),
         consumed: None,
         idempotency: None,
+        traceparent: None,
     }
 }
 

@@ -20,6 +20,7 @@ pub mod feeds;
 pub mod fixture;
 pub mod history;
 pub mod journal;
+pub mod outbox;
 pub mod people;
 pub mod reading;
 
@@ -41,6 +42,8 @@ macro_rules! store_conformance {
                 pruning_keeps_what_a_phone_may_need;
             history: a_phone_that_follows_pages_holds_exactly_what_it_should;
             journal: events_in_order, the_audit_trail_is_one_chain;
+            outbox: events_wait_until_they_are_published, an_event_carries_its_trace,
+                what_waits_is_counted_with_the_oldest_time, one_relay_at_a_time, a_commit_wakes_the_relay;
             people: technicians_and_sites_by_version, a_device_belongs_to_one_technician,
                 two_connections_of_one_device, what_a_device_reports, facts_that_wait;
             reading: documents_of_several, a_search_turns_its_pages, a_search_by_status_tells_delivered_ones,

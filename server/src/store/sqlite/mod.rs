@@ -9,6 +9,7 @@ mod directory;
 mod dispatches;
 mod feeds;
 mod journal;
+mod outbox;
 #[cfg(test)]
 mod plans;
 mod rows;
@@ -23,13 +24,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, SqliteConnection, SqlitePool};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use sync_core::document::ActorKey;
 use sync_core::domain::{TenantId, Timestamp};
 use sync_core::protocol::Generation;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use writer::{CHECKPOINT_BUSY, Checkpoint, Job, NUMBER_BLOCK, QUEUE_CALLS_MAX, Turn};
 
 /// Connections that read.
@@ -49,6 +50,10 @@ pub struct SqliteStore {
     identity: RwLock<Identity>,
     /// Numbers taken out of the database and not given out yet, by tenant and kind.
     numbers: Mutex<HashMap<(TenantId, &'static str), Range<u64>>>,
+    /// Woken by a commit with events.
+    event_written: Notify,
+    /// Locked by the relay whose turn it is; beside the database.
+    relay_lock: PathBuf,
 }
 
 impl SqliteStore {
@@ -111,6 +116,8 @@ impl SqliteStore {
             checkpoints,
             identity: RwLock::new(identity),
             numbers: Mutex::new(HashMap::new()),
+            event_written: Notify::new(),
+            relay_lock: path.with_extension("relay-lock"),
         }))
     }
 
@@ -155,9 +162,14 @@ impl CommitLog for SqliteStore {
         if count == 0 {
             return Vec::new();
         }
-        self.ask(|answer| Job::Commit { commits, answer }).await.unwrap_or_else(|error| {
+        let tells = commits.iter().any(|commit| !commit.events.is_empty());
+        let results = self.ask(|answer| Job::Commit { commits, answer }).await.unwrap_or_else(|error| {
             std::iter::repeat_with(|| Err(CommitError::Store(error.to_string()))).take(count).collect()
-        })
+        });
+        if tells {
+            self.event_written.notify_one();
+        }
+        results
     }
 
     fn identity(&self) -> Identity {

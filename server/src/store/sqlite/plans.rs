@@ -1,6 +1,6 @@
 //! How SQLite reads: every statement that can meet a large table finds its rows by an index.
 
-use super::{commit, devices, directory, dispatches, feeds, journal, schema, writer};
+use super::{commit, devices, directory, dispatches, feeds, journal, outbox, schema, writer};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
@@ -79,6 +79,9 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         journal::EVENTS_OF_TOPIC,
         journal::EVENTS_OF_AGGREGATE,
         journal::AUDIT,
+        outbox::MARK_PUBLISHED,
+        outbox::UNPUBLISHED,
+        outbox::WAITING,
         writer::NEW_FLOOR,
         writer::PRUNE_FEED,
         writer::PRUNE_KEYS,
@@ -121,6 +124,7 @@ async fn pages_come_in_the_index_order_and_are_never_sorted() {
         journal::EVENTS_OF_TOPIC,
         journal::EVENTS_OF_AGGREGATE,
         journal::AUDIT,
+        outbox::UNPUBLISHED,
     ];
     for sql in pages {
         let steps = plan(&mut connection, sql).await;

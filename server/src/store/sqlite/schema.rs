@@ -7,12 +7,13 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Row as _, SqlSafeStr as _};
 
 /// Number, name and text of every migration. A released one is never edited; a new one is added at the end.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "identity", include_str!("../../../../migrations/sqlite/0001_identity.sql")),
     (2, "dispatches", include_str!("../../../../migrations/sqlite/0002_dispatches.sql")),
     (3, "directory", include_str!("../../../../migrations/sqlite/0003_directory.sql")),
     (4, "feeds", include_str!("../../../../migrations/sqlite/0004_feeds.sql")),
     (5, "journal", include_str!("../../../../migrations/sqlite/0005_journal.sql")),
+    (6, "outbox", include_str!("../../../../migrations/sqlite/0006_outbox.sql")),
 ];
 
 /// The newest schema that this release knows.

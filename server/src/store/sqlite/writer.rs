@@ -4,6 +4,7 @@
 //! `fsync` for all of them, and no delay for one that comes alone.
 
 use super::commit::{self, Failure};
+use super::outbox;
 use super::rows::fault;
 use crate::service::commit::{Commit, CommitError, Committed};
 use crate::store::{Identity, StoreError};
@@ -26,6 +27,8 @@ pub(super) const QUEUE_CALLS_MAX: usize = 1_024;
 const CHECKPOINT_BYTES: usize = 16 * 1024 * 1024;
 /// What a commit costs in the log beside its document and changes: about 25 pages.
 const COMMIT_OVERHEAD_BYTES: usize = 25 * 4096;
+/// What marking an event as published costs in the log, about: many lie on a page.
+const MARK_BYTES: usize = 512;
 /// Log length, in pages, beyond which it is cut (64 MiB). Under steady load a passive checkpoint never catches up with the
 /// writer, so the log is not begun anew by itself; right after one there is little left to copy, and commits wait for that
 /// little only.
@@ -44,6 +47,7 @@ pub(super) enum Job {
     Commit { commits: Vec<Commit>, answer: oneshot::Sender<Results> },
     Numbers { tenant: TenantId, kind: &'static str, answer: oneshot::Sender<Result<u64, StoreError>> },
     Prune { before: Timestamp, answer: oneshot::Sender<Result<u64, StoreError>> },
+    MarkPublished { positions: Vec<u64>, at: Timestamp, answer: oneshot::Sender<Result<(), StoreError>> },
     RenewIdentity { answer: oneshot::Sender<Result<Identity, StoreError>> },
     Close { answer: oneshot::Sender<()> },
 }
@@ -89,6 +93,10 @@ pub(super) async fn run(
             }
             Job::Prune { before, answer } => {
                 let _ = answer.send(prune(&mut connection, before).await);
+            }
+            Job::MarkPublished { positions, at, answer } => {
+                written += positions.len() * MARK_BYTES;
+                let _ = answer.send(mark_published(&mut connection, &positions, at).await);
             }
             Job::RenewIdentity { answer } => {
                 let _ = answer.send(renew_identity(&mut connection).await);
@@ -240,6 +248,17 @@ async fn numbers(connection: &mut SqliteConnection, tenant: &TenantId, kind: &'s
     .await
     .map_err(fault)?;
     super::rows::unsigned(&row, 0)
+}
+
+/// One transaction: the statement's own.
+async fn mark_published(
+    connection: &mut SqliteConnection,
+    positions: &[u64],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let positions = serde_json::to_string(positions).map_err(|error| StoreError::Database(error.to_string()))?;
+    sqlx::query(outbox::MARK_PUBLISHED).bind(at.millis()).bind(positions).execute(connection).await.map_err(fault)?;
+    Ok(())
 }
 
 /// The technicians' feeds, and up to where every phone of theirs has stored them. A revoked phone counts no more.

@@ -10,8 +10,8 @@ use sqlx::SqliteConnection;
 use std::collections::BTreeMap;
 use sync_core::domain::TenantId;
 
-const WRITE_JOURNAL: &str = "INSERT INTO events (tenant, event_id, topic, aggregate_id, json) \
-       SELECT ?, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3 FROM json_each(?) j ORDER BY j.key; \
+const WRITE_JOURNAL: &str = "INSERT INTO events (tenant, traceparent, event_id, topic, aggregate_id, json) \
+       SELECT ?, ?, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3 FROM json_each(?) j ORDER BY j.key; \
      INSERT INTO audit (tenant, aggregate, seq, at_ms, actor, action, detail, previous_hash, hash) \
        SELECT ?, j.value ->> 0, j.value ->> 1, j.value ->> 2, j.value ->> 3, j.value ->> 4, j.value ->> 5, \
          unhex(j.value ->> 6), unhex(j.value ->> 7) FROM json_each(?) j; \
@@ -51,6 +51,7 @@ pub(super) async fn write_journal(
     let (tenant, at) = (commit.tenant.as_str(), commit.at.millis());
     sqlx::query(WRITE_JOURNAL)
         .bind(tenant)
+        .bind(&commit.traceparent)
         .bind(json_list(&events)?)
         .bind(tenant)
         .bind(json_list(&lines)?)
