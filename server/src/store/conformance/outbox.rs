@@ -28,9 +28,10 @@ pub async fn events_wait_until_they_are_published(store: Arc<dyn Store>) {
     commit(&*store, Commit { events: vec![status_event("evt-3", &anna)], ..blank(2) }).await;
 
     let all = store.unpublished(0, 10).await.unwrap();
-    assert_eq!(all.iter().map(|waiting| waiting.event.event_id.as_str()).collect::<Vec<_>>(), [
-        "evt-1", "evt-2", "evt-1", "evt-3"
-    ]);
+    assert_eq!(
+        all.iter().map(|waiting| waiting.event.event_id.as_str()).collect::<Vec<_>>(),
+        ["evt-1", "evt-2", "evt-1", "evt-3"]
+    );
     assert!(all.is_sorted_by(|a, b| a.position < b.position));
     assert_eq!((&all[0].event, &all[2].event), (&first[0], &other));
     let positions: Vec<u64> = all.iter().map(|waiting| waiting.position).collect();

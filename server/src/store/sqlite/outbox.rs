@@ -1,9 +1,9 @@
 //! Events on their way out.
 
-use super::rows::{fault, get, json, unsigned};
-use super::writer::Job;
 use super::SqliteStore;
 use super::journal::position;
+use super::rows::{fault, get, json, unsigned};
+use super::writer::Job;
 use crate::events::Event;
 use crate::store::{OUTBOX_COUNTED_MAX, Outbox, OutboxEvent, OutboxLag, RelayTurn, StoreError};
 use async_trait::async_trait;
@@ -30,12 +30,8 @@ impl RelayTurn for Locked {
 #[async_trait]
 impl Outbox for SqliteStore {
     async fn unpublished(&self, after: u64, limit: u32) -> Result<Vec<OutboxEvent>, StoreError> {
-        let rows = sqlx::query(UNPUBLISHED)
-            .bind(position(after))
-            .bind(limit)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(fault)?;
+        let rows =
+            sqlx::query(UNPUBLISHED).bind(position(after)).bind(limit).fetch_all(&self.readers).await.map_err(fault)?;
         rows.iter()
             .map(|row| {
                 Ok(OutboxEvent {
@@ -56,10 +52,8 @@ impl Outbox for SqliteStore {
     }
 
     async fn outbox_lag(&self) -> Result<OutboxLag, StoreError> {
-        let waiting =
-            sqlx::query(WAITING).bind(OUTBOX_COUNTED_MAX).fetch_one(&self.readers).await.map_err(fault)?;
-        let oldest =
-            sqlx::query(UNPUBLISHED).bind(0).bind(1).fetch_optional(&self.readers).await.map_err(fault)?;
+        let waiting = sqlx::query(WAITING).bind(OUTBOX_COUNTED_MAX).fetch_one(&self.readers).await.map_err(fault)?;
+        let oldest = sqlx::query(UNPUBLISHED).bind(0).bind(1).fetch_optional(&self.readers).await.map_err(fault)?;
         let oldest = oldest.map(|row| json::<Event>(&row, 1, "event")).transpose()?;
         Ok(OutboxLag { waiting: unsigned(&waiting, 0)?, oldest: oldest.map(|event| event.timestamp) })
     }

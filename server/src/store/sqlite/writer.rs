@@ -251,11 +251,7 @@ async fn numbers(connection: &mut SqliteConnection, tenant: &TenantId, kind: &'s
 }
 
 /// One transaction: the statement's own.
-async fn mark_published(
-    connection: &mut SqliteConnection,
-    positions: &[u64],
-    at: Timestamp,
-) -> Result<(), StoreError> {
+async fn mark_published(connection: &mut SqliteConnection, positions: &[u64], at: Timestamp) -> Result<(), StoreError> {
     let positions = serde_json::to_string(positions).map_err(|error| StoreError::Database(error.to_string()))?;
     sqlx::query(outbox::MARK_PUBLISHED).bind(at.millis()).bind(positions).execute(connection).await.map_err(fault)?;
     Ok(())
