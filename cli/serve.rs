@@ -4,6 +4,7 @@ use crate::args::ServeOptions;
 use crate::{Failure, say};
 use crm_dispatch_server::app::{Parts, Server};
 use crm_dispatch_server::config::Config;
+use crm_dispatch_server::http::METRICS_PATH;
 use crm_dispatch_server::telemetry;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +18,9 @@ pub(crate) async fn run(file: Option<&Path>, options: &ServeOptions) -> Result<E
     let server = Server::start(config, Parts::default()).await?;
     say(format_args!("listening on {}", server.url()));
     say(format_args!("API documentation: {}/docs", server.url()));
+    if let Some(address) = server.admin_address() {
+        say(format_args!("figures on http://{address}{METRICS_PATH}"));
+    }
     asked_to_stop().await?;
     tracing::info!("stopping: requests under way finish, phones are told when to come back");
     server.shutdown().await;

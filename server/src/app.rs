@@ -5,12 +5,14 @@ use crate::auth::{
     system_clock,
 };
 use crate::config::{Config, ConfigError, Database};
-use crate::http::{AppState, router};
+use crate::http::{AppState, admin_router, router};
 use crate::service::{Clock, IdSource, Service, ServiceConfig, SystemClock};
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
+use crate::telemetry::metrics;
 use axum::Router;
 use axum::serve::ListenerExt;
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,11 +43,13 @@ pub enum StartError {
     /// The published keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// The address.
-    #[error("cannot listen on {address}: {source}; another server may be running there, or set server.port")]
+    /// An address.
+    #[error("cannot listen on {address}: {source}; another server may be running there, or set {setting}")]
     Listen {
         /// Where.
         address: SocketAddr,
+        /// The setting of its port.
+        setting: &'static str,
         /// Why not.
         source: std::io::Error,
     },
@@ -122,6 +126,7 @@ pub struct Server {
     app: AppState,
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
+    admin: Option<(SocketAddr, JoinHandle<()>)>,
     sweep: JoinHandle<()>,
     drain_timeout: Duration,
 }
@@ -166,17 +171,27 @@ impl Server {
             jwks,
             system_clock(),
         );
-        let address = config.server.address();
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+        let (listener, address) = listen(config.server.address(), "server.port").await?;
+        let admin = match config.admin.address() {
+            Some(address) => Some(listen(address, "admin.port").await?),
+            None => None,
+        };
         let (store, _) = open_store(&config).await?;
         let service = service(&store, &config, parts);
         let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config));
         let router = router(app.clone());
         let stop = watch::Sender::new(false);
+        let figures = if admin.is_some() { metrics::start() } else { None };
+        if let (Some((_, address)), None) = (&admin, figures) {
+            tracing::warn!("something else in this process collects figures; there are none on {address}");
+        }
+        let admin = admin.zip(figures).map(|((listener, address), figures)| {
+            (address, tokio::spawn(serve(listener, admin_router(figures), stop.subscribe())))
+        });
         Ok(Self {
+            admin,
             http: tokio::spawn(serve(listener, router, stop.subscribe())),
-            sweep: tokio::spawn(sweep(service.clone(), stop.subscribe())),
+            sweep: tokio::spawn(sweep(service.clone(), figures, stop.subscribe())),
             drain_timeout: config.server.drain_timeout(),
             address,
             service,
@@ -191,6 +206,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the operator's listener is, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, _)| *address)
     }
 
     /// The base URL for REST clients and phones.
@@ -229,7 +250,18 @@ impl Server {
         }
         let _ = self.sweep.await;
         self.store.close().await;
+        if let Some((_, admin)) = self.admin {
+            // A scraper that keeps its connection is not waited for.
+            admin.abort();
+        }
     }
+}
+
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { address, setting, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
@@ -249,7 +281,7 @@ async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool
     }
 }
 
-async fn sweep(service: Service, stop: watch::Receiver<bool>) {
+async fn sweep(service: Service, figures: Option<&'static PrometheusHandle>, stop: watch::Receiver<bool>) {
     let stopped = stopped(stop);
     tokio::pin!(stopped);
     let mut every = tokio::time::interval(SWEEP_EVERY);
@@ -258,8 +290,17 @@ async fn sweep(service: Service, stop: watch::Receiver<bool>) {
         tokio::select! {
             () = &mut stopped => return,
             _ = every.tick() => {
-                if let Err(error) = service.sweep().await {
-                    tracing::error!(?error, "the sweep failed; it is tried again");
+                let result = match service.sweep().await {
+                    Ok(_) => "done",
+                    Err(error) => {
+                        tracing::error!(?error, "the sweep failed; it is tried again");
+                        "failed"
+                    }
+                };
+                ::metrics::counter!(metrics::SWEEPS, "result" => result).increment(1);
+                // Durations are kept one by one until somebody adds them up; nobody may be scraping.
+                if let Some(figures) = figures {
+                    figures.run_upkeep();
                 }
             }
         }

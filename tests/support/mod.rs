@@ -90,6 +90,7 @@ pub struct World {
 pub fn config(dir: &Path, port: u16) -> Config {
     let environment = HashMap::from([
         ("CRM_DISPATCH__SERVER__PORT".to_owned(), port.to_string()),
+        ("CRM_DISPATCH__ADMIN__PORT".to_owned(), "0".to_owned()),
         ("CRM_DISPATCH__DATABASE__URL".to_owned(), format!("sqlite://{}", dir.join("server.db").display())),
         ("CRM_DISPATCH__AUTH__SECRET".to_owned(), SECRET.to_owned()),
     ]);

@@ -27,6 +27,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where everything is kept.
     pub database: DatabaseConfig,
+    /// The operator's listener.
+    pub admin: AdminConfig,
     /// Who is let in.
     pub auth: AuthConfig,
     /// Phones.
@@ -54,6 +56,17 @@ pub struct ServerConfig {
     /// Web pages that may call from a browser.
     #[serde(deserialize_with = "list")]
     pub cors_origins: Vec<String>,
+}
+
+/// The operator's listener: figures, without a token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// Port; 0 takes a free one. `None`: no figures.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// Where everything is kept.
@@ -192,6 +205,14 @@ impl ServerConfig {
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+impl AdminConfig {
+    /// Address and port to listen on; `None` where there is no such listener.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.port.map(|port| SocketAddr::new(self.host, port))
     }
 }
 

@@ -4,14 +4,15 @@ use super::error::{ApiError, dress};
 use super::trace::{REQUEST_ID, TRACEPARENT, TraceContext, follow};
 use crate::config::ServerConfig;
 use crate::service::Service;
+use crate::telemetry::metrics::{HTTP_REQUESTS, HTTP_SECONDS};
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::load_shed::LoadShedLayer;
@@ -45,6 +46,7 @@ pub(super) fn around(routes: Router, service: Service, config: &ServerConfig) ->
         .layer(RequestBodyLimitLayer::new(config.body_bytes_max))
         .layer(DefaultBodyLimit::max(config.body_bytes_max));
     let outer = ServiceBuilder::new()
+        .layer(from_fn(measure))
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION, header::COOKIE]))
         .layer(from_fn(follow))
         .layer(SetRequestIdLayer::new(REQUEST_ID, TraceIsRequestId))
@@ -66,6 +68,25 @@ pub(super) fn around(routes: Router, service: Service, config: &ServerConfig) ->
         )
         .layer(cors(config));
     routes.layer(guarded).layer(outer)
+}
+
+/// Counts the call by its route, never by its path: ids would make a series each.
+async fn measure(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::OPTIONS => "OPTIONS",
+        // A caller may invent as many as it likes.
+        _ => "OTHER",
+    };
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    metrics::histogram!(HTTP_SECONDS, "method" => method, "route" => route.clone()).record(began.elapsed());
+    metrics::counter!(HTTP_REQUESTS, "method" => method, "route" => route, "status" => status).increment(1);
+    response
 }
 
 /// A span for the log: the path without its query, which may hold what is nobody's business.

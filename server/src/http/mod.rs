@@ -3,6 +3,7 @@
 //! A request passes the `layers`, is taken apart by `extract`, checked by [`requests`], decided by the service, and
 //! answered by `answer`; every failure on the way ends in `error`'s one body.
 
+mod admin;
 mod answer;
 mod error;
 mod extract;
@@ -14,6 +15,7 @@ pub mod schema;
 mod state;
 mod trace;
 
+pub use admin::{METRICS_PATH, admin_router};
 pub use error::{ApiError, ErrorBody, LogLevel};
 pub use extract::{
     ApiPath, ApiQuery, Batch, Command, IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX, Signed,

@@ -4,8 +4,10 @@
 //! then pulls from its cursor. So a slow phone costs its queue and nothing else; an idle one costs a few pointers, since
 //! the queue is allocated with its first notice.
 
+use crate::telemetry::metrics::NEWS_LAGGED;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 use sync_core::domain::{DeviceId, TechnicianId, TenantId};
 use sync_core::protocol::{ByeCode, FeedItem};
 use tokio::sync::Notify;
@@ -26,6 +28,8 @@ pub struct FeedNotice {
     pub items: Arc<[FeedItem]>,
     /// The device whose push made them: it gets them with its acknowledgement, not by this notice.
     pub origin_device: Option<DeviceId>,
+    /// Before the commit that made it, on this node: for the figures.
+    pub since: Instant,
 }
 
 /// What a subscriber learns.
@@ -66,6 +70,7 @@ impl Slot {
         if waiting.notices.len() >= NOTICES_MAX {
             waiting.notices = VecDeque::new();
             waiting.lagged = true;
+            metrics::counter!(NEWS_LAGGED).increment(1);
         } else {
             waiting.notices.push_back(notice.clone());
         }

@@ -120,7 +120,7 @@ impl Service {
         if commits.is_empty() {
             return Ok(());
         }
-        let results = self.store().commit(commits).await;
+        let results = self.commit_all(commits).await;
         for (result, pending) in results.into_iter().zip(pending) {
             self.settle_lane(round, result, pending)?;
         }

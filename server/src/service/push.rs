@@ -7,8 +7,10 @@ use crate::service::model::Device;
 use crate::service::shell::ATTEMPTS_MAX;
 use crate::service::{PhoneSession, Service, ServiceError};
 use crate::store::{FeedNewsItem, FeedPage};
+use crate::telemetry::metrics::{LANES_REFUSED, PUSH_SECONDS};
 use serde_bytes::ByteBuf;
 use serde_json::json;
+use std::time::Instant;
 use sync_core::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
 use sync_core::protocol::limits::{FETCH_VISITS_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
 use sync_core::protocol::{
@@ -135,6 +137,7 @@ impl Service {
         if push.lanes.len() > PUSH_LANES_MAX || changes > PUSH_CHANGES_MAX {
             return Err(ServiceError::invalid("push", "too many visits or changes in one push"));
         }
+        let began = Instant::now();
         let mut round = Round::new(session, push);
         for _ in 0..ATTEMPTS_MAX {
             if round.is_settled() {
@@ -159,7 +162,12 @@ impl Service {
                 update: None,
             })
         });
-        Ok(PushOutcome { ack: PushAck { id: push.id, lanes: lanes.collect(), feed: None }, feed })
+        let lanes: Vec<_> = lanes.collect();
+        metrics::histogram!(PUSH_SECONDS).record(began.elapsed());
+        for refusal in lanes.iter().filter_map(|lane| lane.refusal.as_ref()) {
+            metrics::counter!(LANES_REFUSED, "code" => refusal.code.clone()).increment(1);
+        }
+        Ok(PushOutcome { ack: PushAck { id: push.id, lanes, feed: None }, feed })
     }
 
     /// What a phone at `after` lacks, at most `limit` visits.

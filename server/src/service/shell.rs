@@ -10,10 +10,12 @@ use crate::service::model::Technician;
 use crate::service::view::DispatchView;
 use crate::service::{Action, Caller, Outcome, Request, Service, ServiceError};
 use crate::store::StoreError;
+use crate::telemetry::metrics::{COMMIT_SECONDS, COMMITS};
 use futures_util::future::{join, try_join, try_join_all};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use sync_core::domain::{DeviceId, DispatchId, LocationId, TechnicianId, TenantId, Window};
 use sync_core::protocol::FeedItem;
 
@@ -26,6 +28,8 @@ pub(crate) struct News {
     origin: Option<DeviceId>,
     /// One for each feed entry of the commit, in order; `None` where nobody is connected.
     items: Vec<Option<FeedItem>>,
+    /// Before the commit was handed over.
+    since: Instant,
 }
 
 /// Whom to look at before a command is decided: the lead, then the crew, and when they are needed.
@@ -149,8 +153,19 @@ impl Service {
 
     /// Commits one.
     pub(crate) async fn commit_one(&self, commit: Commit) -> Result<Committed, CommitError> {
-        let mut results = self.0.store.commit(vec![commit]).await;
+        let mut results = self.commit_all(vec![commit]).await;
         results.pop().unwrap_or_else(|| Err(CommitError::Store("the store gave no answer".to_owned())))
+    }
+
+    /// Commits several, each for itself; one result each, in order.
+    pub(crate) async fn commit_all(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
+        let began = Instant::now();
+        let results = self.0.store.commit(commits).await;
+        metrics::histogram!(COMMIT_SECONDS).record(began.elapsed());
+        for result in &results {
+            metrics::counter!(COMMITS, "result" => outcome(result)).increment(1);
+        }
+        results
     }
 
     /// Prepares what the connected phones get, before the commit is handed over.
@@ -183,7 +198,7 @@ impl Service {
                 })
                 .collect(),
         };
-        News { tenant: tenant.clone(), origin: origin.cloned(), items }
+        News { tenant: tenant.clone(), origin: origin.cloned(), items, since: Instant::now() }
     }
 
     /// Tells the connected phones what is durable now. A phone that connected meanwhile learns that it lags.
@@ -199,6 +214,7 @@ impl Service {
                         digest: entry.digest,
                         items: Arc::from([item]),
                         origin_device: news.origin.clone(),
+                        since: news.since,
                     },
                 ),
                 None => self.0.hub.nudge(&news.tenant, &entry.technician),
@@ -296,6 +312,17 @@ impl Request<'_> {
             Some(expected) if expected != actual => Err(ServiceError::RevisionMismatch { expected, actual }),
             _ => Ok(()),
         }
+    }
+}
+
+/// A commit's result, for the figures.
+fn outcome(result: &Result<Committed, CommitError>) -> &'static str {
+    match result {
+        Ok(_) => "committed",
+        Err(CommitError::Conflict(_)) => "conflict",
+        Err(CommitError::Overlap { .. }) => "overlap",
+        Err(CommitError::AlreadyDone(_) | CommitError::KeyUsed(_)) => "repeated",
+        Err(CommitError::ForeignDevice | CommitError::Store(_)) => "failed",
     }
 }
 

@@ -8,9 +8,11 @@ use crate::service::push::touch;
 use crate::service::shell::ATTEMPTS_MAX;
 use crate::service::{PhoneSession, Service, ServiceError};
 use crate::store::{FactKeyQuery, HeldFact};
+use crate::telemetry::metrics::{BREACHES, SWEEP_FAILURES, SWEEP_SECONDS};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Instant;
 use sync_core::domain::rules::sequence::GAP_HOLD_MS;
 use sync_core::domain::{DeviceId, DispatchId, FactKind, TechnicianId, TenantId, UserId};
 
@@ -48,6 +50,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Internal`] when the store does not answer.
     pub async fn sweep(&self) -> Result<Swept, ServiceError> {
+        let began = Instant::now();
         let now = self.now();
         let mut swept = Swept::default();
         for (tenant, dispatch) in self.store().due(now, now.plus_millis(-GAP_HOLD_MS), SWEEP_MAX).await? {
@@ -69,6 +72,9 @@ impl Service {
             }
         }
         swept.pruned = self.store().prune(now.plus_millis(-self.0.config.remembered_ms)).await?;
+        metrics::histogram!(SWEEP_SECONDS).record(began.elapsed());
+        metrics::counter!(BREACHES).increment(swept.breaches.into());
+        metrics::counter!(SWEEP_FAILURES).increment(swept.failed.into());
         Ok(swept)
     }
 

@@ -4,13 +4,16 @@ use super::{Drain, SyncGate};
 use crate::auth::Principal;
 use crate::service::push::FeedAnswer;
 use crate::service::{Clock, PhoneSession, ServiceError, Signal, Subscription, SystemClock};
+use crate::telemetry::metrics::{DELIVERY_SECONDS, PHONE_BYES, PUSHES, SYNC_BYTES, SYNC_FRAMES};
 use axum::extract::ws::{Message, WebSocket};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sync_core::domain::TechnicianId;
 use sync_core::protocol::limits::{BATCH_BYTES_TARGET, BATCH_ITEMS_MAX};
-use sync_core::protocol::{ByeCode, Cursor, Digest, LaneAck, LaneRefusal, Push, PushAck, Remedy, encode_server};
+use sync_core::protocol::{
+    ByeCode, Cursor, Digest, LaneAck, LaneRefusal, Push, PushAck, Remedy, ServerMessage, encode_server,
+};
 use sync_core::session::server::{AllPage, Greeting, Notice, Page, Pushed};
 use sync_core::session::{ServerEffect, ServerInput, ServerNow, ServerSession};
 use tokio::sync::watch;
@@ -34,12 +37,14 @@ struct Connection {
     phone: Option<PhoneSession>,
     subscription: Option<Subscription>,
     heard: Option<(u64, sync_core::protocol::OutboxMark)>,
+    /// The oldest news that the phone has not confirmed: where it ends, and since when there is such news.
+    told: Option<(Cursor, Instant)>,
 }
 
 /// Serves the phone until either side ends.
 pub(super) async fn run(gate: Arc<SyncGate>, socket: WebSocket, principal: Principal, technician: TechnicianId) {
     let mut connection =
-        Connection { gate, socket, principal, technician, phone: None, subscription: None, heard: None };
+        Connection { gate, socket, principal, technician, phone: None, subscription: None, heard: None, told: None };
     let Err(Gone) = connection.serve().await else { return };
     tracing::debug!(technician = %connection.technician, "phone disconnected");
 }
@@ -83,7 +88,10 @@ impl Connection {
             let wait_ms = session.deadline_ms().saturating_sub(self.gate.monotonic_ms());
             let input = tokio::select! {
                 frame = self.socket.recv() => match frame {
-                    Some(Ok(Message::Binary(frame))) => ServerInput::Frame(frame.into()),
+                    Some(Ok(Message::Binary(frame))) => {
+                        count_frame("in", frame.len());
+                        ServerInput::Frame(frame.into())
+                    }
                     Some(Ok(Message::Text(_))) => end(ByeCode::Malformed, None, "frames are binary"),
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_))) | None => return Err(Gone),
@@ -105,15 +113,21 @@ impl Connection {
         Ok(())
     }
 
-    fn input(&self, signal: Signal) -> ServerInput {
+    fn input(&mut self, signal: Signal) -> ServerInput {
         match signal {
-            Signal::Notice(notice) => ServerInput::Notice(Notice {
-                from: Cursor(notice.from_seq),
-                to: Cursor(notice.to_seq),
-                digest: Digest(notice.digest),
-                own: self.phone.as_ref().is_some_and(|phone| notice.origin_device.as_ref() == Some(&phone.device)),
-                items: notice.items,
-            }),
+            Signal::Notice(notice) => {
+                let own = self.phone.as_ref().is_some_and(|phone| notice.origin_device.as_ref() == Some(&phone.device));
+                if !own {
+                    self.told.get_or_insert((Cursor(notice.to_seq), notice.since));
+                }
+                ServerInput::Notice(Notice {
+                    from: Cursor(notice.from_seq),
+                    to: Cursor(notice.to_seq),
+                    digest: Digest(notice.digest),
+                    own,
+                    items: notice.items,
+                })
+            }
             Signal::Lagged => ServerInput::Lagged,
             Signal::Disconnect(code) => end(code, None, ""),
         }
@@ -164,7 +178,12 @@ impl Connection {
         let service = self.gate.service.clone();
         Ok(match effect {
             ServerEffect::Send(message) => {
-                let frame = Message::Binary(encode_server(&message).into());
+                if let ServerMessage::Bye(bye) = &message {
+                    metrics::counter!(PHONE_BYES, "code" => format!("{:?}", bye.code)).increment(1);
+                }
+                let frame = encode_server(&message);
+                count_frame("out", frame.len());
+                let frame = Message::Binary(frame.into());
                 match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(frame)).await {
                     Ok(Ok(())) => None,
                     Ok(Err(_)) | Err(_) => return Err(Stop::Gone),
@@ -214,6 +233,9 @@ impl Connection {
             }
             ServerEffect::Commit(push) => Some(self.push(push).await?),
             ServerEffect::Acknowledge(ack) => {
+                if let Some((_, since)) = self.told.take_if(|(told, _)| *told <= ack.cursor) {
+                    metrics::histogram!(DELIVERY_SECONDS).record(since.elapsed());
+                }
                 service.ack(self.phone()?, &ack).await?;
                 None
             }
@@ -241,7 +263,9 @@ impl Connection {
 
     /// A fault of ours costs the phone a resend, never its connection: every lane is answered with *retry*.
     async fn push(&mut self, push: Push) -> Result<ServerInput, Stop> {
-        match self.gate.service.push(self.phone()?, &push).await {
+        let result = self.gate.service.push(self.phone()?, &push).await;
+        metrics::counter!(PUSHES, "result" => if result.is_ok() { "stored" } else { "failed" }).increment(1);
+        match result {
             Ok(outcome) => Ok(ServerInput::Pushed(Pushed {
                 digest: Digest(outcome.feed.last().map_or(0, |entry| entry.digest)),
                 made: outcome.feed.iter().map(|entry| Cursor(entry.seq)).collect(),
@@ -267,6 +291,12 @@ impl Connection {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Counts a frame from (`in`) or to (`out`) a phone.
+fn count_frame(direction: &'static str, bytes: usize) {
+    metrics::counter!(SYNC_FRAMES, "direction" => direction).increment(1);
+    metrics::counter!(SYNC_BYTES, "direction" => direction).increment(bytes as u64);
 }
 
 /// Why an effect could not be carried out.

@@ -8,6 +8,7 @@ mod connection;
 
 use crate::auth::Principal;
 use crate::service::Service;
+use crate::telemetry::metrics::{PHONE_CONNECTIONS, PHONES};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::response::Response;
 use rand::RngExt;
@@ -84,10 +85,16 @@ impl SyncGate {
     /// [`NotTaken`]; the caller answers with an HTTP error.
     pub fn accept(self: &Arc<Self>, principal: Principal, upgrade: WebSocketUpgrade) -> Result<Response, NotTaken> {
         let technician: TechnicianId = principal.caller.technician.clone().ok_or(NotTaken::NoTechnician)?;
+        let taken = |result| metrics::counter!(PHONE_CONNECTIONS, "result" => result).increment(1);
         if self.drain.borrow().is_some() {
+            taken("draining");
             return Err(NotTaken::Draining);
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| NotTaken::Full)?;
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            taken("full");
+            NotTaken::Full
+        })?;
+        taken("taken");
         let gate = Arc::clone(self);
         Ok(upgrade
             .protocols([SUBPROTOCOL])
@@ -96,13 +103,31 @@ impl SyncGate {
             .read_buffer_size(BUFFER_BYTES)
             .write_buffer_size(BUFFER_BYTES)
             .on_upgrade(move |socket| async move {
+                let connected = Connected::new();
                 connection::run(gate, socket, principal, technician).await;
+                drop(connected);
                 drop(place);
             }))
     }
 
     fn monotonic_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Counts a connection as long as it lives.
+struct Connected;
+
+impl Connected {
+    fn new() -> Self {
+        metrics::gauge!(PHONES).increment(1);
+        Self
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        metrics::gauge!(PHONES).decrement(1);
     }
 }
 

@@ -1,4 +1,6 @@
-//! Logging: text for people, JSON for machines, to standard error.
+//! Logging: text for people, JSON for machines, to standard error. And figures ([`metrics`]).
+
+pub mod metrics;
 
 use crate::config::{LogConfig, LogFormat};
 use tracing_subscriber::EnvFilter;

@@ -3,6 +3,7 @@
 use crate::http::error::ApiError;
 use crate::http::schema;
 use crate::http::state::AppState;
+use crate::telemetry::metrics::READY;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,6 +25,12 @@ pub(crate) async fn live() -> Response {
     (status = 503, description = "`NOT_READY`: send requests elsewhere"),
 ))]
 pub(crate) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
+    let answer = is_ready(&app).await;
+    metrics::gauge!(READY).set(if answer.is_ok() { 1 } else { 0 });
+    answer.map(|()| up())
+}
+
+async fn is_ready(app: &AppState) -> Result<(), ApiError> {
     if app.is_draining() {
         return Err(not_ready("the server is shutting down"));
     }
@@ -34,7 +41,7 @@ pub(crate) async fn ready(State(app): State<AppState>) -> Result<Response, ApiEr
         tracing::error!(%error, "the database does not answer");
         return Err(not_ready("the database does not answer"));
     }
-    Ok(up())
+    Ok(())
 }
 
 fn up() -> Response {
