@@ -3,15 +3,20 @@
 
 use crate::error::PhoneError;
 use crate::records::{
-    Action, ChecklistAnswer, ChecklistLine, DeviceClock, GoneReason, GoneVisit, OpenNotice, PositionFix, SyncStatus,
-    Urgency, VisitDetails, VisitStage, VisitSummary,
+    Action, ChecklistAnswer, ChecklistLine, ConnectionProblem, ConnectionState, GoneReason, GoneVisit, Notice,
+    OpenNotice, ParkedAction, PartLine, PositionFix, ProposedWindow, RulingOutcome, SignedIn, SignedOut, SyncReport,
+    SyncStatus, TimeLine, Urgency, VisitDetails, VisitStage, VisitSummary,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use sync_core::client::{ConnectionError, Event, Phase, Status, SyncOutcome, TokenError};
 use sync_core::domain::plan::Priority;
 use sync_core::domain::{
-    Answer, BootId, FactKind, Position, Timestamp, TombstoneReason, VisitCard, VisitStatus, Window,
+    Answer, ChecklistItemId, FactKind, PartNumber, Position, SerialNumber, Timestamp, TombstoneReason, Verdict,
+    VisitCard, VisitStatus, Window,
 };
-use sync_core::store::{DeviceNow, OpenReport, PendingState, SetAsideReason, SyncState, TombstoneCard, VisitDetail};
+use sync_core::store::{
+    Bound, NewEdit, OpenReport, ParkedItem, PendingState, SetAsideReason, SyncState, TombstoneCard, VisitDetail, Wiped,
+};
 
 /// To the domain's milliseconds; a time that the domain cannot say becomes its nearest.
 pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
@@ -29,32 +34,54 @@ pub(crate) fn system_time(time: Timestamp) -> SystemTime {
     moved.unwrap_or(UNIX_EPOCH)
 }
 
-impl TryFrom<DeviceClock> for DeviceNow {
-    type Error = PhoneError;
-    fn try_from(clock: DeviceClock) -> Result<Self, PhoneError> {
-        Ok(Self { wall: timestamp(clock.wall), monotonic_ms: clock.monotonic_ms, boot: BootId::new(clock.boot_id)? })
-    }
-}
-
 impl From<PositionFix> for Position {
     fn from(fix: PositionFix) -> Self {
         Self { latitude: fix.latitude, longitude: fix.longitude, accuracy_m: fix.accuracy_m }
     }
 }
 
-impl From<Action> for FactKind {
-    fn from(action: Action) -> Self {
-        match action {
-            Action::Accept { eta } => Self::Accepted { eta: eta.map(timestamp) },
-            Action::Reject { reason } => Self::Rejected { reason },
-            Action::StartTravel { eta } => Self::TravelStarted { eta: eta.map(timestamp) },
-            Action::Arrive => Self::Arrived,
-            Action::StartWork => Self::WorkStarted,
-            Action::Pause { reason } => Self::Paused { reason },
-            Action::Resume => Self::Resumed,
-            Action::Complete => Self::Completed,
-            Action::CannotComplete { reason } => Self::CannotComplete { reason },
+/// What the technician does, as the store wants it.
+pub(crate) fn new_edit(action: Action) -> Result<NewEdit, PhoneError> {
+    Ok(NewEdit::Fact(match action {
+        Action::Accept { eta } => FactKind::Accepted { eta: eta.map(timestamp) },
+        Action::Reject { reason } => FactKind::Rejected { reason },
+        Action::StartTravel { eta } => FactKind::TravelStarted { eta: eta.map(timestamp) },
+        Action::Arrive => FactKind::Arrived,
+        Action::StartWork => FactKind::WorkStarted,
+        Action::Pause { reason } => FactKind::Paused { reason },
+        Action::Resume => FactKind::Resumed,
+        Action::Complete => FactKind::Completed,
+        Action::CannotComplete { reason } => FactKind::CannotComplete { reason },
+        Action::LogTime { category, minutes } => FactKind::TimeEntry { category, minutes },
+        Action::UsePart { part_number, quantity, serial_number } => FactKind::PartUsed {
+            part: PartNumber::new(part_number)?,
+            quantity,
+            serial: serial_number.map(SerialNumber::new).transpose()?,
+        },
+        Action::TakePhoto { sha256, size_bytes, media_type } => {
+            FactKind::Photo { sha256, bytes: size_bytes, media_type }
         }
+        Action::Sign { signer, sha256 } => FactKind::Signature { signer, sha256 },
+        Action::AcknowledgeWindow { window_revision } => FactKind::WindowAcknowledged { window_revision },
+        Action::EditNotes { at, delete, insert } => {
+            return Ok(NewEdit::Note { at: length(at), delete: length(delete), insert });
+        }
+        Action::AnswerChecklist { item_id, value } => {
+            return Ok(NewEdit::Answer { item: ChecklistItemId::new(item_id)?, value });
+        }
+        Action::Summarise { text } => return Ok(NewEdit::Summary(text)),
+    }))
+}
+
+impl From<Bound> for SignedIn {
+    fn from(bound: Bound) -> Self {
+        Self { changed: bound.changed, sealed: bound.sealed, unsealed: bound.unsealed }
+    }
+}
+
+impl From<Wiped> for SignedOut {
+    fn from(wiped: Wiped) -> Self {
+        Self { sealed: wiped.sealed }
     }
 }
 
@@ -96,6 +123,24 @@ impl From<VisitStatus> for VisitStage {
             VisitStatus::Completed => Self::Completed,
             VisitStatus::CannotComplete => Self::CannotComplete,
             VisitStatus::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<VisitStage> for VisitStatus {
+    fn from(stage: VisitStage) -> Self {
+        match stage {
+            VisitStage::Pending => Self::Pending,
+            VisitStage::Assigned => Self::Assigned,
+            VisitStage::Dispatched => Self::Dispatched,
+            VisitStage::Confirmed => Self::Confirmed,
+            VisitStage::EnRoute => Self::EnRoute,
+            VisitStage::Arrived => Self::Arrived,
+            VisitStage::InProgress => Self::InProgress,
+            VisitStage::Paused => Self::Paused,
+            VisitStage::Completed => Self::Completed,
+            VisitStage::CannotComplete => Self::CannotComplete,
+            VisitStage::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -145,9 +190,8 @@ impl From<VisitCard> for VisitSummary {
 impl From<VisitDetail> for VisitDetails {
     fn from(visit: VisitDetail) -> Self {
         let mut answers = visit.report.answers;
-        let checklist = visit
-            .view
-            .plan
+        let plan = visit.view.plan;
+        let checklist = plan
             .checklist
             .into_iter()
             .map(|item| ChecklistLine {
@@ -160,8 +204,40 @@ impl From<VisitDetail> for VisitDetails {
         let parked = visit.pending.iter().filter(|edit| matches!(edit.state, PendingState::Parked { .. })).count();
         Self {
             summary: visit.card.into(),
-            instructions: visit.view.plan.instructions,
-            access_notes: visit.view.plan.site.and_then(|site| site.access_notes),
+            instructions: plan.instructions,
+            access_notes: plan.site.and_then(|site| site.access_notes),
+            proposed_window: plan.proposed_window.map(|proposal| ProposedWindow {
+                window_revision: proposal.window_revision,
+                from: system_time(proposal.window.start),
+                until: system_time(proposal.window.end),
+            }),
+            sla_deadline: plan.sla_deadline.map(system_time),
+            parts_to_bring: plan
+                .required_parts
+                .into_iter()
+                .map(|part| PartLine { part_number: part.part.into(), quantity: part.quantity, serial_number: None })
+                .collect(),
+            parts_used: visit
+                .state
+                .parts
+                .into_iter()
+                .map(|used| PartLine {
+                    part_number: used.part.into(),
+                    quantity: used.quantity,
+                    serial_number: used.serial.map(Into::into),
+                })
+                .collect(),
+            time_worked: visit
+                .state
+                .time
+                .into_iter()
+                .map(|worked| TimeLine {
+                    technician_id: worked.technician.into(),
+                    category: worked.category,
+                    minutes: worked.minutes,
+                })
+                .collect(),
+            attributes: plan.attributes.into_iter().collect(),
             checklist,
             notes: visit.report.notes,
             closing_summary: visit.report.summary,
@@ -207,18 +283,98 @@ impl From<TombstoneReason> for GoneReason {
     }
 }
 
-impl From<SyncState> for SyncStatus {
-    fn from(state: SyncState) -> Self {
-        Self {
-            device_id: state.device.into(),
-            technician_id: state.user.map(|(_, technician)| technician.into()),
-            unsent: state.outbox.pending,
-            unsent_since: state.outbox.oldest.map(system_time),
-            parked: state.parked,
-            visits_to_fetch: count(state.needs_fetch.len()),
-            last_sync: state.last_sync.map(system_time),
+/// What is on disk, and how the connection is.
+pub(crate) fn sync_status(state: SyncState, status: Status) -> SyncStatus {
+    SyncStatus {
+        device_id: state.device.into(),
+        technician_id: state.user.map(|(_, technician)| technician.into()),
+        unsent: state.outbox.pending,
+        unsent_since: state.outbox.oldest.map(system_time),
+        parked: state.parked,
+        visits_to_fetch: count(state.needs_fetch.len()),
+        last_sync: state.last_sync.map(system_time),
+        connection: status.phase.into(),
+        caught_up: status.caught_up,
+        problem: status.error.map(Into::into),
+    }
+}
+
+impl From<Phase> for ConnectionState {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Starting | Phase::Stopped => Self::Stopped,
+            Phase::NoNetwork => Self::NoNetwork,
+            Phase::Waiting => Self::Waiting,
+            Phase::Connecting => Self::Connecting,
+            Phase::Connected => Self::Connected,
+            Phase::SignInNeeded => Self::SignInNeeded,
+            Phase::Revoked => Self::Revoked,
         }
     }
+}
+
+impl From<ConnectionError> for ConnectionProblem {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::Address(reason) => Self::Address { reason },
+            ConnectionError::Unreachable(reason) => Self::Unreachable { reason },
+            ConnectionError::Tls(reason) => Self::Insecure { reason },
+            ConnectionError::Unauthorized => Self::TokenRefused,
+            ConnectionError::Forbidden => Self::NotAllowed,
+            ConnectionError::Refused(status) => Self::ServerRefused { status },
+            ConnectionError::Token(TokenError::Unavailable(reason)) => Self::NoToken { reason },
+            ConnectionError::Token(TokenError::SignInNeeded(reason)) => Self::SignInNeeded { reason },
+            ConnectionError::Lost(reason) | ConnectionError::Closed(reason) => Self::Lost { reason },
+            ConnectionError::Version(reason) => Self::UpdateNeeded { reason },
+            ConnectionError::Store(reason) => Self::StoreFailed { reason },
+        }
+    }
+}
+
+impl From<SyncOutcome> for SyncReport {
+    fn from(outcome: SyncOutcome) -> Self {
+        Self {
+            caught_up: outcome.caught_up,
+            unsent: outcome.pending,
+            unsent_since: outcome.oldest_pending.map(system_time),
+            parked: outcome.parked,
+            visits_to_fetch: outcome.to_fetch,
+            problem: outcome.error.map(Into::into),
+        }
+    }
+}
+
+pub(crate) fn parked_action(item: ParkedItem) -> ParkedAction {
+    ParkedAction {
+        dispatch_id: item.dispatch.into(),
+        action: item.edit.name().to_owned(),
+        taken_at: system_time(item.made_at),
+        code: item.code,
+        explanation: item.message,
+    }
+}
+
+/// `None` for what the lists show by themselves.
+pub(crate) fn notice(event: Event) -> Option<Notice> {
+    match event {
+        Event::VisitsChanged(_) | Event::CaughtUp | Event::Refreshed => None,
+        Event::Ruled { dispatch, verdict } => Some(Notice::Ruled {
+            dispatch_id: dispatch.into(),
+            outcome: match verdict.verdict {
+                Verdict::Accepted => RulingOutcome::Accepted,
+                Verdict::Stale => RulingOutcome::Stale,
+                Verdict::Exception => RulingOutcome::Exception,
+            },
+            reason: verdict.reason.code().to_owned(),
+        }),
+        Event::ServerReplaced { requeued } => Some(Notice::ServerReplaced { requeued }),
+        Event::Revoked { sealed } => Some(Notice::Revoked { sealed }),
+    }
+}
+
+/// A position or length in a text.
+fn length(characters: u32) -> usize {
+    usize::try_from(characters).unwrap_or(usize::MAX)
 }
 
 fn ends(window: Option<Window>) -> (Option<SystemTime>, Option<SystemTime>) {
@@ -248,8 +404,8 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_id_with_a_space_is_the_apps_fault() {
-        let clock = DeviceClock { wall: UNIX_EPOCH, monotonic_ms: 1, boot_id: "boot 7".into() };
-        assert!(matches!(DeviceNow::try_from(clock), Err(PhoneError::InvalidArgument { .. })));
+    fn a_part_number_with_a_space_is_the_apps_fault() {
+        let action = Action::UsePart { part_number: "pump 7".into(), quantity: 1, serial_number: None };
+        assert!(matches!(new_edit(action), Err(PhoneError::InvalidArgument { .. })));
     }
 }

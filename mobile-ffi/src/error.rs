@@ -1,5 +1,6 @@
 //! The one error of the library, and the one table of what becomes what.
 
+use sync_core::client::EngineError;
 use sync_core::domain::ids::IdError;
 use sync_core::domain::rules::legal::IllegalAct;
 use sync_core::store::{ActError, StoreError};
@@ -20,9 +21,25 @@ pub enum PhoneError {
         /// For the log.
         reason: String,
     },
-    /// Log a technician in first.
-    #[error("nobody is logged in")]
-    NotLoggedIn,
+    /// The client was shut down, or sleeps: resume it, or open another one.
+    #[error("the client is closed")]
+    Closed,
+    /// The key in the secure storage is not the one that the file was encrypted with. The file is untouched: bring back the
+    /// right key, or move the file away and tell the office what may be in it.
+    #[error("the key does not open the store")]
+    WrongKey,
+    /// The app's secure storage failed, or does not answer: a locked phone, perhaps. Try again; the file is untouched.
+    #[error("the secure storage failed: {reason}")]
+    KeyUnavailable {
+        /// For the log.
+        reason: String,
+    },
+    /// This build of the library cannot encrypt: use one that can, or choose `Encryption::Off` knowingly.
+    #[error("this build of the library cannot encrypt")]
+    EncryptionUnavailable,
+    /// Sign a technician in first.
+    #[error("nobody is signed in")]
+    NotSignedIn,
     /// The phone does not hold this visit, or not any more: read the list again.
     #[error("this phone does not hold {dispatch_id}")]
     UnknownVisit {
@@ -107,6 +124,7 @@ impl From<StoreError> for PhoneError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::AlreadyOpen(_) => Self::AlreadyOpen,
+            StoreError::Closed => Self::Closed,
             StoreError::DiskFull => Self::DiskFull,
             StoreError::File { .. } | StoreError::Database(_) | StoreError::Damaged(_) => {
                 Self::StoreFailed { reason: error.to_string() }
@@ -117,10 +135,19 @@ impl From<StoreError> for PhoneError {
     }
 }
 
+impl From<EngineError> for PhoneError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NotSignedIn => Self::NotSignedIn,
+            EngineError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<ActError> for PhoneError {
     fn from(error: ActError) -> Self {
         match error {
-            ActError::NoUser => Self::NotLoggedIn,
+            ActError::NoUser => Self::NotSignedIn,
             ActError::NotFound(dispatch) => Self::UnknownVisit { dispatch_id: dispatch.to_string() },
             ActError::Illegal { action, why, status: _ } => {
                 Self::NotPossible { action: action.to_owned(), hindrance: why.into() }

@@ -1,5 +1,7 @@
 //! What crosses the language border: immutable records, in the words of the field.
 
+use crate::host::LogLevel;
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 /// What opening found. Tell the technician and the office what is not `None` or `false`.
@@ -18,15 +20,69 @@ pub struct OpenNotice {
     pub rows_quarantined: u64,
 }
 
-/// What the phone's clocks say at this moment.
+/// How to open a client.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
-pub struct DeviceClock {
-    /// Wall time, as the phone shows it; it may be wrong.
-    pub wall: SystemTime,
-    /// Milliseconds since the boot, sleep included (`SystemClock.elapsedRealtime`, `mach_continuous_time`).
-    pub monotonic_ms: u64,
-    /// Which boot that counts from (Android's `BOOT_COUNT`, `kern.bootsessionuuid`).
-    pub boot_id: String,
+pub struct ClientOptions {
+    /// The database file; its folder is made if there is none. Leave `<path>.install` out of backups, so that a restored copy
+    /// is known for one.
+    pub path: String,
+    /// The server's base URL, `https://` or `wss://`, without a path (`http://` and `ws://` for a demo).
+    pub server_url: String,
+    /// The app's name and version, for the dispatcher's list of devices.
+    pub app: String,
+    /// Whether the file is encrypted.
+    pub encryption: Encryption,
+    /// False when the phone has no network now; see [`crate::DispatchClient::network_changed`].
+    pub network_at_start: bool,
+    /// The most that the log is told.
+    pub log_level: LogLevel,
+}
+
+/// Whether the phone's file is encrypted at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
+pub enum Encryption {
+    /// With a key that is drawn at the first opening and kept in the app's secure storage.
+    SecureStorage,
+    /// Not at all: customers' addresses and notes lie on the phone for everybody who has its files.
+    Off,
+}
+
+/// What signing in changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
+pub struct SignedIn {
+    /// Another technician than before: the former one's visits are gone from the phone, and everything is fetched.
+    pub changed: bool,
+    /// The former technician's unsent actions, sealed now.
+    pub sealed: u32,
+    /// This technician's actions that had been sealed, queued again.
+    pub unsealed: u32,
+}
+
+/// What signing out left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
+pub struct SignedOut {
+    /// Unsent actions, sealed until the technician signs in again on this phone.
+    pub sealed: u32,
+}
+
+/// Which visits to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, uniffi::Record)]
+pub struct VisitFilter {
+    /// Planned start at or after; from the first when `None`.
+    #[uniffi(default = None)]
+    pub from: Option<SystemTime>,
+    /// Planned start before; to the last when `None`.
+    #[uniffi(default = None)]
+    pub until: Option<SystemTime>,
+    /// Those without a planned start as well; they come last.
+    #[uniffi(default = false)]
+    pub unscheduled: bool,
+    /// Those at one of these stages; all when empty.
+    #[uniffi(default = [])]
+    pub stages: Vec<VisitStage>,
+    /// At most this many; 0 for all.
+    #[uniffi(default = 0)]
+    pub limit: u32,
 }
 
 /// A position fix.
@@ -130,6 +186,18 @@ pub struct VisitDetails {
     pub instructions: String,
     /// Key box, gate code, parking.
     pub access_notes: Option<String>,
+    /// A window that the office proposes and that waits for [`Action::AcknowledgeWindow`].
+    pub proposed_window: Option<ProposedWindow>,
+    /// Arrive before this, or the service level is breached.
+    pub sla_deadline: Option<SystemTime>,
+    /// Parts to bring.
+    pub parts_to_bring: Vec<PartLine>,
+    /// Parts used so far.
+    pub parts_used: Vec<PartLine>,
+    /// Time worked so far.
+    pub time_worked: Vec<TimeLine>,
+    /// The tenant's own fields.
+    pub attributes: HashMap<String, String>,
     /// What to tick off.
     pub checklist: Vec<ChecklistLine>,
     /// The crew's shared notes.
@@ -144,6 +212,39 @@ pub struct VisitDetails {
     pub unsent: u32,
     /// How many of them were refused, and wait for a person.
     pub parked: u32,
+}
+
+/// A window that the office proposes while the visit is under way.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct ProposedWindow {
+    /// Names the proposal.
+    pub window_revision: u32,
+    /// From when.
+    pub from: SystemTime,
+    /// Until when.
+    pub until: SystemTime,
+}
+
+/// A part, to bring or used.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct PartLine {
+    /// Which part.
+    pub part_number: String,
+    /// How many.
+    pub quantity: u32,
+    /// Of a serialised part that was used.
+    pub serial_number: Option<String>,
+}
+
+/// Time worked.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct TimeLine {
+    /// Who worked.
+    pub technician_id: String,
+    /// `labour`, `travel`, … as the tenant names them.
+    pub category: String,
+    /// Minutes.
+    pub minutes: u32,
 }
 
 /// One item of the checklist with its answers.
@@ -242,6 +343,64 @@ pub enum Action {
         /// In the technician's words.
         reason: String,
     },
+    /// Has worked so long.
+    LogTime {
+        /// `labour`, `travel`, … as the tenant names them.
+        category: String,
+        /// Minutes.
+        minutes: u32,
+    },
+    /// Has used up a part.
+    UsePart {
+        /// Which part.
+        part_number: String,
+        /// How many, at least 1.
+        quantity: u32,
+        /// Of a serialised part.
+        serial_number: Option<String>,
+    },
+    /// Has taken a photo; its bytes are the app's to keep and to send.
+    TakePhoto {
+        /// SHA-256 of the bytes, lower-case hex.
+        sha256: String,
+        /// Length in bytes.
+        size_bytes: u64,
+        /// `image/jpeg`, ….
+        media_type: String,
+    },
+    /// The customer has signed.
+    Sign {
+        /// Printed name.
+        signer: String,
+        /// SHA-256 of the image, lower-case hex.
+        sha256: String,
+    },
+    /// Has seen the window that the office proposes.
+    AcknowledgeWindow {
+        /// [`ProposedWindow::window_revision`] that was shown.
+        window_revision: u32,
+    },
+    /// Edits the crew's notes: replaces `delete` characters (Unicode scalar values) at `at`. Edits of others are merged.
+    EditNotes {
+        /// Position in characters, clamped to the end.
+        at: u32,
+        /// How many to delete, clamped to the end.
+        delete: u32,
+        /// What to insert.
+        insert: String,
+    },
+    /// Answers an item of the checklist; the lead's answer settles different ones.
+    AnswerChecklist {
+        /// Which item.
+        item_id: String,
+        /// As entered.
+        value: String,
+    },
+    /// Sets the closing summary.
+    Summarise {
+        /// The text.
+        text: String,
+    },
 }
 
 /// An action that is on the phone's disk.
@@ -258,16 +417,162 @@ pub struct ActionTaken {
 pub struct SyncStatus {
     /// This install.
     pub device_id: String,
-    /// Who is logged in.
+    /// Who is signed in.
     pub technician_id: Option<String>,
-    /// Edits that the server has not acknowledged.
+    /// Actions that the server has not acknowledged.
     pub unsent: u32,
-    /// When the oldest of them was made, by this phone's clock.
+    /// When the oldest of them was taken, by this phone's clock.
     pub unsent_since: Option<SystemTime>,
-    /// Edits that were refused, and wait for a person.
+    /// Actions that were refused, and wait for a person; see [`crate::DispatchClient::parked`].
     pub parked: u32,
     /// Visits that the next sync fetches whole.
     pub visits_to_fetch: u32,
     /// When the phone last knew that it has everything.
     pub last_sync: Option<SystemTime>,
+    /// How the connection is.
+    pub connection: ConnectionState,
+    /// Everything is exchanged as of the last message.
+    pub caught_up: bool,
+    /// Why the last connection failed or ended, until the next one succeeds.
+    pub problem: Option<ConnectionProblem>,
+}
+
+/// How the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
+pub enum ConnectionState {
+    /// Not started, or stopped.
+    Stopped,
+    /// The operating system says that there is no network.
+    NoNetwork,
+    /// Waits before the next try.
+    Waiting,
+    /// Fetches a token, connects, greets.
+    Connecting,
+    /// Connected.
+    Connected,
+    /// The technician must sign in again; then call [`crate::DispatchClient::start`].
+    SignInNeeded,
+    /// The device was revoked, and its visits are gone from the phone.
+    Revoked,
+}
+
+/// Why a connection failed or ended. `reason` is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
+pub enum ConnectionProblem {
+    /// The URL cannot be used; only another one helps.
+    Address {
+        /// For the log.
+        reason: String,
+    },
+    /// The server cannot be reached.
+    Unreachable {
+        /// For the log.
+        reason: String,
+    },
+    /// No secure connection: the certificate is not trusted, or not for this host.
+    Insecure {
+        /// For the log.
+        reason: String,
+    },
+    /// The server did not take the token.
+    TokenRefused,
+    /// The token is good, and not for a phone.
+    NotAllowed,
+    /// The app had no token.
+    NoToken {
+        /// For the log.
+        reason: String,
+    },
+    /// The technician must sign in again.
+    SignInNeeded {
+        /// For the log.
+        reason: String,
+    },
+    /// The server answered with this HTTP status.
+    ServerRefused {
+        /// 503, ….
+        status: u16,
+    },
+    /// The connection broke, or the server closed it.
+    Lost {
+        /// For the log.
+        reason: String,
+    },
+    /// The app must be updated: the server no longer understands this release.
+    UpdateNeeded {
+        /// For the log.
+        reason: String,
+    },
+    /// The phone's own store failed.
+    StoreFailed {
+        /// For the log.
+        reason: String,
+    },
+}
+
+/// An action that the server refused. It is kept, and does not hold up other visits.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct ParkedAction {
+    /// Which visit.
+    pub dispatch_id: String,
+    /// What the technician had done: `arrived`, `part_used`, `note`, ….
+    pub action: String,
+    /// When, by this phone's clock.
+    pub taken_at: SystemTime,
+    /// The server's stable code.
+    pub code: String,
+    /// For people.
+    pub explanation: String,
+}
+
+/// What a sync in the background came to.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct SyncReport {
+    /// Everything is exchanged but what is parked.
+    pub caught_up: bool,
+    /// Actions that remain unsent, parked ones included.
+    pub unsent: u32,
+    /// When the oldest of them was taken, by this phone's clock.
+    pub unsent_since: Option<SystemTime>,
+    /// Actions that were refused.
+    pub parked: u32,
+    /// Visits that are still to be fetched.
+    pub visits_to_fetch: u32,
+    /// What was in the way.
+    pub problem: Option<ConnectionProblem>,
+}
+
+/// What the technician should be told.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Enum)]
+pub enum Notice {
+    /// The office's rules decided otherwise than that the action simply counts.
+    Ruled {
+        /// Which visit.
+        dispatch_id: String,
+        /// What became of it.
+        outcome: RulingOutcome,
+        /// The stable code of the reason, `FORMER_EPOCH`, ….
+        reason: String,
+    },
+    /// The server came back from an older copy; this many actions are given again.
+    ServerReplaced {
+        /// How many.
+        requeued: u32,
+    },
+    /// The device was revoked: its visits are gone from the phone, this many unsent actions are sealed.
+    Revoked {
+        /// How many.
+        sealed: u32,
+    },
+}
+
+/// What became of a stated fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
+pub enum RulingOutcome {
+    /// It counts.
+    Accepted,
+    /// It is recorded, and changes nothing.
+    Stale,
+    /// It is recorded, and somebody in the office must decide.
+    Exception,
 }

@@ -52,20 +52,50 @@ pub trait PhoneClock: Send + Sync {
     }
 }
 
-/// The operating system's clocks; the boot is this process's start.
+/// The operating system's clocks. The monotonic one counts while the phone sleeps, where the system has such a clock: one
+/// that stood still would make each sleep look as if somebody had set the wall clock forward (rule 6).
 #[derive(Debug)]
 pub struct SystemPhoneClock {
     started: std::time::Instant,
     boot: crate::domain::BootId,
 }
 
+/// The boot's name, where apps may read it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn system_boot() -> Option<crate::domain::BootId> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    crate::domain::BootId::new(id.trim()).ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn system_boot() -> Option<crate::domain::BootId> {
+    None
+}
+
+/// Time since the boot, sleep included.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn since_boot(_: std::time::Instant) -> std::time::Duration {
+    #[cfg(target_vendor = "apple")]
+    const AWAKE_AND_ASLEEP: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+    #[cfg(not(target_vendor = "apple"))]
+    const AWAKE_AND_ASLEEP: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+    std::time::Duration::try_from(rustix::time::clock_gettime(AWAKE_AND_ASLEEP)).unwrap_or_default()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn since_boot(started: std::time::Instant) -> std::time::Duration {
+    started.elapsed()
+}
+
 impl SystemPhoneClock {
-    /// A clock whose boot begins now.
+    /// The system's clocks. Where the system's boot has no name that an app may read, this process's start stands for it.
     #[must_use]
     pub fn new() -> Self {
-        let name = format!("boot-{:016x}", rand::random::<u64>());
-        // Invariant: 5 letters and 16 hex digits make a valid id, so the fallback is never reached.
-        let boot = crate::domain::BootId::new(name).unwrap_or_else(|_| unreachable!("a valid id"));
+        let boot = system_boot().unwrap_or_else(|| {
+            let name = format!("boot-{:016x}", rand::random::<u64>());
+            // Invariant: 5 letters and 16 hex digits make a valid id, so the fallback is never reached.
+            crate::domain::BootId::new(name).unwrap_or_else(|_| unreachable!("a valid id"))
+        });
         Self { started: std::time::Instant::now(), boot }
     }
 }
@@ -82,7 +112,7 @@ impl PhoneClock for SystemPhoneClock {
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         DeviceNow {
             wall: crate::domain::Timestamp::from_millis(i64::try_from(millis(since_epoch)).unwrap_or(i64::MAX)),
-            monotonic_ms: millis(self.started.elapsed()),
+            monotonic_ms: millis(since_boot(self.started)),
             boot: self.boot.clone(),
         }
     }

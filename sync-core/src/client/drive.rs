@@ -69,6 +69,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             },
         };
         tracing::debug!(error = %ended.error, "sync connection ended");
+        shared.remember(&ended.error);
         if ended.was_good {
             backoff.succeeded();
         }

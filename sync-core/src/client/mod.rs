@@ -1,6 +1,8 @@
 //! The phone's WebSocket driver: a thin adapter around [`crate::session::PhoneSession`] with a socket, the phone's clock
 //! and its store; the only tokio in the crate.
 //!
+//! [`Engine`] is the whole phone: it adds who is signed in, sleep and waking up, and jobs in the background.
+//!
 //! One task runs the life of the connection: wait (jittered backoff, or for the network), fetch a token, connect, drive the
 //! session until it ends, decide how to come back. The app sees a [`Status`] that it can observe, and [`Event`]s.
 //!
@@ -9,27 +11,35 @@
 
 mod config;
 mod connect;
+mod diagnostics;
 mod drive;
+mod engine;
 mod status;
 
 pub use config::{BoxFuture, ClientConfig, PhoneClock, SystemPhoneClock, TokenError, TokenNeed, TokenProvider};
-pub use status::{ConnectionError, Event, Phase, Status};
+pub use engine::{Engine, EngineConfig, EngineError, SyncOutcome};
+pub use status::{ConnectionError, Event, Incident, Phase, Status};
 
 use crate::domain::{DispatchId, Position};
 use crate::store::{ActError, Acted, NewEdit, Store, StoreError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
 /// Most events that wait for one slow observer; it learns that it missed some, and lists anew.
 const EVENTS_MAX: usize = 256;
 
-/// A phone's engine, running: the store, and the task that keeps it in step with the server. Stops when dropped.
+/// Most incidents that are remembered for diagnostics.
+const INCIDENTS_MAX: usize = 20;
+
+/// The store, and the task that keeps it in step with the server. Stops when dropped.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
-    task: tokio::task::JoinHandle<()>,
+    /// `None` while stopped.
+    task: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 pub(crate) struct Shared {
@@ -41,6 +51,8 @@ pub(crate) struct Shared {
     nudge: Notify,
     network: watch::Sender<bool>,
     rng: Mutex<StdRng>,
+    /// Why connections ended, oldest first.
+    incidents: Mutex<VecDeque<Incident>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -75,12 +87,29 @@ impl Shared {
         // Nobody listening is no fault.
         let _ = self.events.send(event);
     }
+
+    fn remember(&self, error: &ConnectionError) {
+        let incident = Incident { at: self.config.clock.now().wall, error: error.clone() };
+        let mut incidents = self.incidents.lock().unwrap_or_else(PoisonError::into_inner);
+        if incidents.len() == INCIDENTS_MAX {
+            incidents.pop_front();
+        }
+        incidents.push_back(incident);
+    }
 }
 
 impl Client {
-    /// Starts the task on the current tokio runtime. The store must have a user bound ([`Store::bind_user`]).
+    /// Starts on the current tokio runtime. The store must have a user bound ([`Store::bind_user`]).
     #[must_use]
     pub fn start(store: Arc<Store>, config: ClientConfig) -> Self {
+        let client = Self::idle(store, config);
+        client.run();
+        client
+    }
+
+    /// Without a connection, until [`Self::run`].
+    #[must_use]
+    pub fn idle(store: Arc<Store>, config: ClientConfig) -> Self {
         let rng = config.seed.map_or_else(|| StdRng::from_rng(&mut rand::rng()), StdRng::seed_from_u64);
         let network = config.network_at_start;
         let shared = Arc::new(Shared {
@@ -91,9 +120,26 @@ impl Client {
             nudge: Notify::new(),
             network: watch::Sender::new(network),
             rng: Mutex::new(rng),
+            incidents: Mutex::new(VecDeque::new()),
         });
-        let task = tokio::spawn(drive::run(Arc::clone(&shared)));
-        Self { shared, task }
+        Self { shared, task: Mutex::new(None) }
+    }
+
+    /// Starts the task on the current tokio runtime, if it does not run already. The store must have a user bound
+    /// ([`Store::bind_user`]).
+    pub fn run(&self) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+            self.shared.set(|status| status.phase = Phase::Starting);
+            *task = Some(tokio::spawn(drive::run(Arc::clone(&self.shared))));
+        }
+    }
+
+    /// True from [`Self::run`] to [`Self::stop`], or to the device's revocation.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.as_ref().is_some_and(|task| !task.is_finished())
     }
 
     /// The store underneath, for lists and details.
@@ -157,20 +203,34 @@ impl Client {
         let _ = self.shared.status.subscribe().wait_for(|status| status.caught_up).await;
     }
 
+    /// Why the last connections ended, oldest first; at most twenty.
+    #[must_use]
+    pub fn incidents(&self) -> Vec<Incident> {
+        self.shared.incidents.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
     /// Closes the connection and ends the task; the store stays open.
-    pub async fn stop(self) {
-        self.task.abort();
-        let mut task = self;
-        let _ = (&mut task.task).await;
-        task.shared.set(|status| {
-            status.phase = Phase::Stopped;
-            status.caught_up = false;
-        });
+    pub async fn stop(&self) {
+        if let Some(task) = self.abort() {
+            let _ = task.await;
+            // What the task said last does not stand.
+            self.shared.set(Status::set_stopped);
+        }
+    }
+
+    /// As [`Self::stop`], without waiting for the task's end.
+    fn abort(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        task.abort();
+        self.shared.set(Status::set_stopped);
+        Some(task)
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
     }
 }

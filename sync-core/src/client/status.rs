@@ -22,10 +22,29 @@ pub struct Status {
     pub error: Option<ConnectionError>,
 }
 
+impl Status {
+    pub(super) fn set_stopped(&mut self) {
+        self.caught_up = false;
+        // A revoked phone stays one until somebody signs in and starts again.
+        if self.phase != Phase::Revoked {
+            self.phase = Phase::Stopped;
+        }
+    }
+}
+
+/// Why a connection ended, and when: for diagnostics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// The phone's wall time.
+    pub at: Timestamp,
+    /// Why.
+    pub error: ConnectionError,
+}
+
 /// The connection's phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
-    /// Not yet started.
+    /// Not yet tried.
     #[default]
     Starting,
     /// The operating system says that there is no network.
@@ -101,6 +120,8 @@ pub enum Event {
         /// How many.
         requeued: u32,
     },
+    /// Somebody else is signed in, nobody, or the phone woke up: read everything anew.
+    Refreshed,
     /// The device was revoked: visits removed, this many unsent changes sealed.
     Revoked {
         /// How many.

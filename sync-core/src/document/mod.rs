@@ -97,6 +97,19 @@ pub enum Edit {
     },
 }
 
+impl Edit {
+    /// The stable name of what is done: a fact's kind, `note`, `answer` or `summary`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Fact { fact } => fact.kind.name(),
+            Self::Note { .. } => "note",
+            Self::Answer { .. } => "answer",
+            Self::Summary { .. } => "summary",
+        }
+    }
+}
+
 /// Who sends a change, as the server authenticated them.
 #[derive(Debug, Clone)]
 pub struct Author<'a> {

@@ -89,6 +89,34 @@ pub enum RulingReason {
 pub struct Rule(pub u8);
 
 impl RulingReason {
+    /// The stable code, as stored and sent.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::InOrder => "IN_ORDER",
+            Self::CompletedBeforeCancellation => "COMPLETED_BEFORE_CANCELLATION",
+            Self::CompletedAfterCancellation => "COMPLETED_AFTER_CANCELLATION",
+            Self::CompletionTimeUncertain => "COMPLETION_TIME_UNCERTAIN",
+            Self::AfterCancellation => "AFTER_CANCELLATION",
+            Self::OnSiteBeforeCancellation => "ON_SITE_BEFORE_CANCELLATION",
+            Self::CompletedDespiteStopWork => "COMPLETED_DESPITE_STOP_WORK",
+            Self::KeepsVisit => "KEEPS_VISIT",
+            Self::FormerEpoch => "FORMER_EPOCH",
+            Self::FormerAssigneeWorked => "FORMER_ASSIGNEE_WORKED",
+            Self::RejectedAfterArrival => "REJECTED_AFTER_ARRIVAL",
+            Self::NotLead => "NOT_LEAD",
+            Self::SerialUsedTwice => "SERIAL_USED_TWICE",
+            Self::StockNegative => "STOCK_NEGATIVE",
+            Self::NoRightAtEpoch => "NO_RIGHT_AT_EPOCH",
+            Self::DeviceRevoked => "DEVICE_REVOKED",
+            Self::AlreadyEnded => "ALREADY_ENDED",
+            Self::OutOfOrder => "OUT_OF_ORDER",
+            Self::SequenceReused => "SEQUENCE_REUSED",
+            Self::UnknownKind => "UNKNOWN_KIND",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
     /// The conflict rule behind the reason; `None` where no conflict was decided.
     #[must_use]
     pub fn rule(self) -> Option<Rule> {
@@ -123,5 +151,39 @@ impl RulingReason {
             self,
             Self::CompletedAfterCancellation | Self::CompletionTimeUncertain | Self::CompletedDespiteStopWork
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_what_is_stored_and_sent() {
+        for reason in [
+            RulingReason::InOrder,
+            RulingReason::CompletedBeforeCancellation,
+            RulingReason::CompletedAfterCancellation,
+            RulingReason::CompletionTimeUncertain,
+            RulingReason::AfterCancellation,
+            RulingReason::OnSiteBeforeCancellation,
+            RulingReason::CompletedDespiteStopWork,
+            RulingReason::KeepsVisit,
+            RulingReason::FormerEpoch,
+            RulingReason::FormerAssigneeWorked,
+            RulingReason::RejectedAfterArrival,
+            RulingReason::NotLead,
+            RulingReason::SerialUsedTwice,
+            RulingReason::StockNegative,
+            RulingReason::NoRightAtEpoch,
+            RulingReason::DeviceRevoked,
+            RulingReason::AlreadyEnded,
+            RulingReason::OutOfOrder,
+            RulingReason::SequenceReused,
+            RulingReason::UnknownKind,
+            RulingReason::Unknown,
+        ] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.code());
+        }
     }
 }

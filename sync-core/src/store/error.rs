@@ -11,6 +11,9 @@ pub enum StoreError {
     /// This file is open already, here or in another process.
     #[error("{0} is open already")]
     AlreadyOpen(PathBuf),
+    /// The store is closed, or sleeps: open it again.
+    #[error("the store is closed")]
+    Closed,
     /// The disk is full. Free space and try again; what was stored is safe.
     #[error("the disk is full")]
     DiskFull,

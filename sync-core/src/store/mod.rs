@@ -40,7 +40,8 @@ pub use error::{ActError, StoreError};
 pub use feed::{Applied, FeedBatch};
 pub use open::{OpenOptions, OpenReport, Opened, SetAside, SetAsideReason};
 pub use outbox::{OutboxPage, PageLimits, ParkedItem, SentLane};
-pub use state::{IdentityCheck, Pruned, SyncState};
+pub use schema::VERSION as SCHEMA_VERSION;
+pub use state::{IdentityCheck, Pruned, StoreCounts, SyncState};
 pub use tombstones::TombstoneCard;
 pub use user::{Bound, Wiped};
 pub use visits::{PendingEdit, PendingState, VisitDetail, VisitQuery};
@@ -50,6 +51,7 @@ use open::FileLock;
 use phone::Phone;
 use rows::OpenVisits;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,13 +61,14 @@ pub const VISITS_MAX: u32 = 20_000;
 /// One phone's database, opened. Shared by reference; every method blocks on the disk, so keep it off an async thread.
 #[derive(Debug)]
 pub struct Store {
-    writer: Mutex<Writer>,
-    reader: Mutex<Connection>,
+    /// `None` while closed.
+    writer: Mutex<Option<Writer>>,
+    /// `None` while closed.
+    reader: Mutex<Option<Connection>>,
     /// SQLite has called the file damaged: it is checked at the next opening, however it is closed.
     suspect: AtomicBool,
-    app: String,
-    // Last, so that it is released after the connections are closed.
-    lock: FileLock,
+    path: PathBuf,
+    options: OpenOptions,
 }
 
 /// The writing side.
@@ -78,6 +81,8 @@ struct Writer {
     open: OpenVisits,
     /// Unacknowledged changes on disk.
     pending: u32,
+    // Last, so that it is released after the connection is closed.
+    lock: FileLock,
 }
 
 /// A write under way. What it changes in memory counts only if the transaction is committed.
@@ -90,13 +95,19 @@ struct Tx<'a> {
 }
 
 impl Store {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Writer>>| {
+    /// The writing side, for as long as the guard lives; `None` in it while the store is closed.
+    fn writer(&self) -> MutexGuard<'_, Option<Writer>> {
+        self.writer.lock().unwrap_or_else(|poisoned: PoisonError<MutexGuard<'_, Option<Writer>>>| {
             // A panic in the middle of a write: the transaction was rolled back, the open visits may be ahead of it.
             let mut writer = poisoned.into_inner();
-            writer.open.clear();
+            writer.iter_mut().for_each(|writer| writer.open.clear());
             writer
         })
+    }
+
+    /// Uses the writing side outside of a transaction.
+    fn with_writer<T>(&self, work: impl FnOnce(&mut Writer) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.writer().as_mut().ok_or(StoreError::Closed).and_then(work)
     }
 
     /// The only way to write: all of `work`, durable when this returns, or nothing.
@@ -105,7 +116,7 @@ impl Store {
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut guard = self.writer();
-        let Writer { conn, phone, open, pending } = &mut *guard;
+        let Writer { conn, phone, open, pending, lock: _ } = guard.as_mut().ok_or(StoreError::Closed)?;
         let result = transact(conn, phone, open, pending, work);
         if let Err(error) = &result {
             open.clear();
@@ -117,6 +128,7 @@ impl Store {
     /// One consistent look at the database.
     fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = reader.as_mut().ok_or(StoreError::Closed)?;
         let result = reader.transaction().map_err(StoreError::from).and_then(|tx| look(&tx));
         if let Err(error) = &result {
             self.note_damage(error);

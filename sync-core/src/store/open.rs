@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -94,58 +94,82 @@ impl Store {
     /// # Errors
     /// [`StoreError::AlreadyOpen`], or the disk's. A file that cannot be used is no error: it is set aside and reported.
     pub fn open(path: &Path, options: &OpenOptions, rng: &mut dyn rand::Rng) -> Result<Opened, StoreError> {
+        let store = Self {
+            writer: Mutex::new(None),
+            reader: Mutex::new(None),
+            suspect: AtomicBool::new(false),
+            path: path.to_path_buf(),
+            options: options.clone(),
+        };
+        let report = store.reopen(options.now, rng)?;
+        Ok(Opened { store, report })
+    }
+
+    /// Opens the store again after [`Self::close`]; nothing is done when it is open. `now` is the phone's wall time.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the store stays closed.
+    pub fn reopen(&self, now: Timestamp, rng: &mut dyn rand::Rng) -> Result<OpenReport, StoreError> {
+        let mut slot = self.writer();
+        let mut report = OpenReport::default();
+        if slot.is_some() {
+            return Ok(report);
+        }
+        let path = self.path.as_path();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(file_error("making the store's folder"))?;
         }
         let mut lock = FileLock::take(path)?;
         let trusted = lock.was_closed()? && log_is_empty(path);
         lock.write(OPEN)?;
-        let mut report = OpenReport::default();
-        let found = match usable(path, trusted) {
+        let mut conn = match usable(path, trusted) {
             Ok(conn) => conn,
             Err(Unusable::Error(error)) => return Err(error),
             Err(Unusable::Unfit(reason)) => {
-                report.set_aside = Some(set_aside(path, reason, options.now)?);
+                report.set_aside = Some(set_aside(path, reason, now)?);
                 connect(path)?
             }
         };
-        let mut writer = found;
-        let from = schema::version(&writer)?;
+        let from = schema::version(&conn)?;
         report.created = from == 0;
         report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
-        run_migrations(&mut writer, from, schema::VERSION)?;
-        let phone = identify(&mut writer, path, &mut report, rng)?;
+        run_migrations(&mut conn, from, schema::VERSION)?;
+        let phone = identify(&mut conn, path, &mut report, rng)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
-        let pending = outbox::count_pending(&writer)?;
-        let store = Store {
-            writer: Mutex::new(Writer { conn: writer, phone, open: OpenVisits::default(), pending }),
-            reader: Mutex::new(reader),
-            suspect: AtomicBool::new(false),
-            app: options.app.clone(),
-            lock,
-        };
-        let lost = store.read(outbox::rows_in_no_state)?;
+        let pending = outbox::count_pending(&conn)?;
+        let lost = outbox::rows_in_no_state(&conn)?;
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        *slot = Some(Writer { conn, phone, open: OpenVisits::default(), pending, lock });
+        drop(slot);
         if !lost.is_empty() {
-            store.write(|tx| lost.iter().try_for_each(|id| tx.quarantine_outbox(*id)))?;
+            self.write(|tx| lost.iter().try_for_each(|id| tx.quarantine_outbox(*id)))?;
         }
-        report.rows_quarantined = store.read(damage::quarantined)?;
-        Ok(Opened { store, report })
+        report.rows_quarantined = self.read(damage::quarantined)?;
+        Ok(report)
     }
 
-    /// Writes everything into the database file and closes it. Dropping the store is safe as well, and costs the next
-    /// opening a check of the file.
+    /// Lengths of the database file and of its write-ahead log; 0 where there is none.
+    pub(super) fn file_lengths(&self) -> (u64, u64) {
+        (length(&self.path).unwrap_or(0), length(&beside(&self.path, "-wal")).unwrap_or(0))
+    }
+
+    /// Writes everything into the database file, closes it and lets go of its lock, as when the app is closed or sent to
+    /// sleep. From then on every call is [`StoreError::Closed`], until [`Self::reopen`]. Dropping the store is safe as well,
+    /// and costs the next opening a check of the file.
     ///
     /// # Errors
-    /// The disk's; what was acknowledged is safe in the write-ahead log.
-    pub fn close(self) -> Result<(), StoreError> {
-        let Self { writer, reader, suspect, app: _, mut lock } = self;
-        let reader = reader.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner).conn;
-        reader.close().map_err(|(_, error)| error)?;
-        checkpoint(&writer)?;
-        writer.close().map_err(|(_, error)| error)?;
-        if !suspect.into_inner() {
+    /// The disk's; what was acknowledged is safe in the write-ahead log. The store is closed all the same.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let mut slot = self.writer();
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Writer { conn, mut lock, .. }) = slot.take() else { return Ok(()) };
+        if let Some(reader) = reader {
+            reader.close().map_err(|(_, error)| error)?;
+        }
+        checkpoint(&conn)?;
+        conn.close().map_err(|(_, error)| error)?;
+        if !self.suspect.swap(false, Ordering::Relaxed) {
             lock.write(CLOSED)?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 const STEPS: [&str; 1] = [include_str!("../../../migrations/device/0001_store.sql")];
 
 /// The version that this release writes.
-pub(super) const VERSION: u32 = STEPS.len() as u32;
+pub const VERSION: u32 = STEPS.len() as u32;
 
 /// `CRMD`: tells our files from other programs'.
 pub(super) const APPLICATION_ID: i32 = 0x4352_4d44;

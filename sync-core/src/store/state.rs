@@ -57,13 +57,55 @@ pub struct Pruned {
     pub tombstones: u32,
 }
 
+/// How much lies in the store, for diagnostics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreCounts {
+    /// Visits held.
+    pub visits: u64,
+    /// Acknowledged changes that are kept for a while.
+    pub receipts: u64,
+    /// Unacknowledged changes of technicians who are not signed in.
+    pub sealed: u64,
+    /// Cards of visits that left.
+    pub tombstones: u64,
+    /// Rows kept aside because their checksum is wrong.
+    pub quarantined: u64,
+    /// Length of the database file.
+    pub database_bytes: u64,
+    /// Length of its write-ahead log.
+    pub log_bytes: u64,
+}
+
 impl Store {
+    /// How much lies in the store.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn counts(&self) -> Result<StoreCounts, StoreError> {
+        let (database_bytes, log_bytes) = self.file_lengths();
+        self.read(|conn| {
+            let count = |what: &str| {
+                conn.query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0))
+                    .map(i64::unsigned_abs)
+            };
+            Ok(StoreCounts {
+                visits: count("visits WHERE held = 1")?,
+                receipts: count("outbox WHERE state = 'acknowledged'")?,
+                sealed: count("sealed_outbox WHERE state <> 'acknowledged'")?,
+                tombstones: count("tombstones")?,
+                quarantined: count("damaged")?,
+                database_bytes,
+                log_bytes,
+            })
+        })
+    }
+
     /// Where this phone stands.
     ///
     /// # Errors
     /// The database's.
     pub fn sync_state(&self) -> Result<SyncState, StoreError> {
-        let phone = self.writer().phone.clone();
+        let phone = self.with_writer(|writer| Ok(writer.phone.clone()))?;
         self.read(|conn| {
             let parked: i64 = conn
                 .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 'acknowledged' AND state = 'parked'")?
@@ -74,7 +116,7 @@ impl Store {
                 needs_fetch: needs_fetch(conn)?,
                 device: phone.device,
                 actor: phone.actor,
-                app: self.app.clone(),
+                app: self.options.app.clone(),
                 user: phone.user,
                 generation: phone.generation,
                 cursor: phone.cursor,
@@ -161,7 +203,7 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        Ok(checkpoint(&self.writer().conn)?)
+        self.with_writer(|writer| Ok(checkpoint(&writer.conn)?))
     }
 }
 

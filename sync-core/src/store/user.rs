@@ -19,7 +19,7 @@ pub struct Bound {
     pub unsealed: u32,
 }
 
-/// What a revocation removed.
+/// What logging out, or a revocation, removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wiped {
     /// Visits removed.
@@ -45,7 +45,7 @@ impl Store {
         rng: &mut dyn rand::Rng,
     ) -> Result<Bound, StoreError> {
         let user = (tenant.clone(), technician.clone());
-        if self.writer().phone.user.as_ref() == Some(&user) {
+        if self.with_writer(|writer| Ok(writer.phone.user.as_ref() == Some(&user)))? {
             return Ok(Bound::default());
         }
         self.write(|tx| {
@@ -64,6 +64,26 @@ impl Store {
             bound.unsealed = tx.unseal(&user)?;
             tx.phone.user = Some(user);
             Ok(bound)
+        })
+    }
+
+    /// Logs the technician out: the outbox is sealed, never erased, and visits and cards are gone from the phone. When the
+    /// same technician logs in again, the work is queued again under the device id that it was made with.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn unbind_user(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
+        self.write(|tx| {
+            if tx.phone.user.is_none() {
+                return Ok(Wiped::default());
+            }
+            let sealed = tx.seal(true)?;
+            let visits = tx.clear_visits()?;
+            tx.phone.user = None;
+            tx.phone.last_sync = None;
+            tx.phone.renew(rng)?;
+            tx.phone.start_over();
+            Ok(Wiped { visits, sealed })
         })
     }
 
@@ -98,7 +118,7 @@ impl Store {
     pub fn wipe_after_revocation(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
         // Until the log is cut below, a crash undoes all of this, and the next connection is told of the revocation again:
         // so one wait for the disk is enough.
-        self.writer().conn.pragma_update(None, "synchronous", "NORMAL")?;
+        self.with_writer(|writer| Ok(writer.conn.pragma_update(None, "synchronous", "NORMAL")?))?;
         let wiped = self.write(|tx| {
             let sealed = if tx.phone.user.is_some() { tx.seal(false)? } else { 0 };
             let visits = tx.clear_visits()?;
@@ -110,15 +130,16 @@ impl Store {
             tx.phone.start_over();
             Ok::<_, StoreError>(Wiped { visits, sealed })
         });
-        let writer = self.writer();
-        let rewritten = wiped.and_then(|wiped| {
-            // The file is written anew without the pages that were freed, and cut, as is the log that still has them.
-            writer.conn.execute_batch("VACUUM")?;
-            checkpoint(&writer.conn)?;
-            Ok(wiped)
-        });
-        writer.conn.pragma_update(None, "synchronous", "FULL")?;
-        rewritten
+        self.with_writer(|writer| {
+            let rewritten = wiped.and_then(|wiped| {
+                // The file is written anew without the pages that were freed, and cut, as is the log that still has them.
+                writer.conn.execute_batch("VACUUM")?;
+                checkpoint(&writer.conn)?;
+                Ok(wiped)
+            });
+            writer.conn.pragma_update(None, "synchronous", "FULL")?;
+            rewritten
+        })
     }
 }
 
