@@ -90,7 +90,8 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        # Calls of the library into async Python run on this loop.
+        # Calls of the library into async Python run on this loop; its debugging dislikes how UniFFI cancels them.
+        asyncio.get_running_loop().set_debug(False)
         mobile.uniffi_set_event_loop(asyncio.get_running_loop())
 
     def open(self, tokens=None, logs=None, server_url="http://127.0.0.1:9"):
@@ -236,11 +237,12 @@ class PhoneTest(unittest.IsolatedAsyncioTestCase):
 
         tokens, heard = Tokens(broken), Heard()
         phone = self.open_sample(tokens=tokens)
-        phone.observe_sync_status(heard)
+        subscription = phone.observe_sync_status(heard)
         await phone.start()
         await heard.until(lambda status: status.problem is not None and status.problem.is_NO_TOKEN())
         report = await phone.sync_now(timedelta(milliseconds=200))
         self.assertFalse(report.caught_up)
+        subscription.cancel()
         self.assertEqual([visit.dispatch_id for visit in await phone.visits(mobile.VisitFilter())][0], "DSP-100")
 
     async def test_a_sign_in_that_is_needed_ends_a_job_before_its_deadline(self):
