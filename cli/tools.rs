@@ -41,17 +41,17 @@ pub(crate) fn token(file: Option<&Path>, options: &TokenOptions) -> Result<ExitC
 }
 
 pub(crate) async fn migrate(file: Option<&Path>) -> Result<ExitCode, Failure> {
-    let (store, path) = open_store(&Config::from_environment(file)?).await?;
+    let (store, database) = open_store(&Config::from_environment(file)?).await?;
     store.close().await;
-    say(format_args!("{} is up to date", path.display()));
+    say(format_args!("{database} is up to date"));
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) async fn restored(file: Option<&Path>) -> Result<ExitCode, Failure> {
-    let (store, path) = open_store(&Config::from_environment(file)?).await?;
+    let (store, database) = open_store(&Config::from_environment(file)?).await?;
     store.renew_identity().await?;
     store.close().await;
-    say(format_args!("{} has a new identity; phones will notice it and give again what was lost", path.display()));
+    say(format_args!("{database} has a new identity; phones will notice it and give again what was lost"));
     Ok(ExitCode::SUCCESS)
 }
 

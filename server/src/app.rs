@@ -7,14 +7,14 @@ use crate::auth::{
 use crate::config::{Config, ConfigError, Database};
 use crate::http::{AppState, admin_router, router};
 use crate::service::{Clock, IdSource, Service, ServiceConfig, SystemClock};
-use crate::store::StoreError;
+use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics;
 use axum::Router;
 use axum::serve::ListenerExt;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -122,7 +122,7 @@ pub struct Server {
     address: SocketAddr,
     service: Service,
     issuer: Option<TokenIssuer>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     app: AppState,
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
@@ -131,22 +131,36 @@ pub struct Server {
     drain_timeout: Duration,
 }
 
-/// Opens the embedded database, making or migrating it.
+/// Opens the database that the configuration names, and brings its schema up to date; a file is made when missing.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn open_store(config: &Config) -> Result<(Arc<SqliteStore>, PathBuf), StartError> {
-    let Database::SqliteFile(path) = config.database.parse()?;
-    Ok((SqliteStore::open(&path).await?, path))
+pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Database), StartError> {
+    let database = config.database.parse()?;
+    let store: Arc<dyn Store> = match &database {
+        Database::SqliteFile(path) => SqliteStore::open(path).await?,
+        Database::Postgres(url) => {
+            let settings = &config.database;
+            let options = PostgresOptions {
+                url: url.clone(),
+                connections_max: settings.connections_max,
+                connect_timeout: Duration::from_millis(settings.connect_timeout_ms),
+                statement_timeout: Duration::from_millis(settings.statement_timeout_ms),
+                patience: Duration::from_millis(settings.retry_ms),
+            };
+            PostgresStore::open(&options).await?
+        }
+    };
+    Ok((store, database))
 }
 
 /// A service on a store that is not served: for `ingest` and other commands.
 #[must_use]
-pub fn service(store: &Arc<SqliteStore>, config: &Config, parts: Parts) -> Service {
+pub fn service(store: &Arc<dyn Store>, config: &Config, parts: Parts) -> Service {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     let held_after_end_ms = i64::from(config.sync.window_days_back) * DAY_MS;
     let settings = ServiceConfig { held_after_end_ms, ..ServiceConfig::default() };
-    Service::new(Arc::clone(store) as Arc<dyn crate::store::Store>, parts.clock, parts.ids, settings)
+    Service::new(Arc::clone(store), parts.clock, parts.ids, settings)
 }
 
 impl Server {

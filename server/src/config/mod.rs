@@ -16,6 +16,8 @@ use std::time::Duration;
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Names a configuration file, where `--config` does not.
 pub const CONFIG_FILE_VARIABLE: &str = "CRM_DISPATCH_CONFIG";
+/// Names the database, where neither a file nor [`VARIABLE_PREFIX`]'s variable does.
+pub const DATABASE_URL_VARIABLE: &str = "DATABASE_URL";
 /// Every variable that starts with it is a setting: `CRM_DISPATCH__SERVER__PORT`.
 pub const VARIABLE_PREFIX: &str = "CRM_DISPATCH";
 
@@ -73,15 +75,53 @@ pub struct AdminConfig {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
-    /// `sqlite://PATH`.
+    /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
     pub url: String,
+    /// PostgreSQL: most connections that read; beside them each writer has one.
+    pub connections_max: u32,
+    /// PostgreSQL: how long making a connection may take.
+    pub connect_timeout_ms: u64,
+    /// PostgreSQL: a statement that takes longer is given up.
+    pub statement_timeout_ms: u64,
+    /// PostgreSQL: how long calls wait for a database that cannot be reached before they fail.
+    pub retry_ms: u64,
 }
 
 /// The database a url names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// A file.
     SqliteFile(PathBuf),
+    /// A PostgreSQL database: its url.
+    Postgres(String),
+}
+
+impl std::fmt::Display for Database {
+    /// Where it is, without user and password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SqliteFile(path) => write!(f, "{}", path.display()),
+            Self::Postgres(url) => f.write_str(&without_user(url)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({self})")
+    }
+}
+
+/// A url without user, password and parameters, any of which may hold a secret.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let place = rest.split('?').next().unwrap_or_default();
+    // A password that was not percent-encoded may hold an `@` or a `?`.
+    let place = place.rsplit('@').next().unwrap_or_default();
+    if rest.contains('@') && !rest.split('?').next().unwrap_or_default().contains('@') {
+        return format!("{scheme}://…");
+    }
+    format!("{scheme}://{place}")
 }
 
 /// Who is let in.
@@ -152,6 +192,10 @@ impl Config {
     pub fn load(file: Option<&Path>, mut environment: HashMap<String, String>) -> Result<Self, ConfigError> {
         let named = environment.remove(CONFIG_FILE_VARIABLE).map(PathBuf::from);
         let mut builder = config::Config::builder().add_source(File::from_str(DEFAULT_TOML, FileFormat::Toml));
+        if let Some(url) = environment.remove(DATABASE_URL_VARIABLE) {
+            let fallback = Environment::default().separator("__");
+            builder = builder.add_source(fallback.source(Some(HashMap::from([("database__url".to_owned(), url)]))));
+        }
         if let Some(path) = file.or(named.as_deref()) {
             builder = builder.add_source(File::from(path).format(FileFormat::Toml).required(true));
         }
@@ -174,7 +218,7 @@ impl Config {
     pub fn from_environment(file: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX))
+            .filter(|(name, _)| name.starts_with(VARIABLE_PREFIX) || name == DATABASE_URL_VARIABLE)
             .collect();
         Self::load(file, environment)
     }
@@ -184,6 +228,7 @@ impl Config {
     pub fn development_secret_path(&self) -> Option<PathBuf> {
         match self.database.parse().ok()? {
             Database::SqliteFile(path) => Some(path.with_extension("secret")),
+            Database::Postgres(_) => None,
         }
     }
 }
@@ -217,13 +262,9 @@ impl AdminConfig {
 }
 
 impl std::fmt::Debug for DatabaseConfig {
-    /// Without what stands before an `@`: it may be a password.
+    /// Without what may be a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown = match (self.url.find("://"), self.url.rfind('@')) {
-            (Some(scheme), Some(at)) => format!("{}://…{}", &self.url[..scheme], &self.url[at..]),
-            _ => self.url.clone(),
-        };
-        f.debug_struct("DatabaseConfig").field("url", &shown).finish()
+        f.debug_struct("DatabaseConfig").field("url", &without_user(&self.url)).finish_non_exhaustive()
     }
 }
 

@@ -14,10 +14,27 @@ impl Config {
         for origin in &server.cors_origins {
             check_origin(origin)?;
         }
-        self.database.parse()?;
+        self.validate_database()?;
         self.validate_auth()?;
         range("sync.connections_max", self.sync.connections_max as u64, 1, 1_000_000)?;
         range("sync.window_days_back", u64::from(self.sync.window_days_back), 0, 366)?;
+        Ok(())
+    }
+
+    fn validate_database(&self) -> Result<(), ConfigError> {
+        let database = &self.database;
+        range("database.connections_max", u64::from(database.connections_max), 1, 1_000)?;
+        range("database.connect_timeout_ms", database.connect_timeout_ms, 100, 60_000)?;
+        range("database.statement_timeout_ms", database.statement_timeout_ms, 100, 600_000)?;
+        range("database.retry_ms", database.retry_ms, 0, 60_000)?;
+        let named = matches!(database.parse()?, Database::Postgres(_));
+        if named && self.auth.secret.is_none() && self.auth.jwks_file.is_none() {
+            return Err(error(
+                "auth.secret",
+                "is not set and database.url names PostgreSQL; set it (CRM_DISPATCH__AUTH__SECRET, at least 32 bytes, the same on \
+                 every node) or auth.jwks_file",
+            ));
+        }
         Ok(())
     }
 
@@ -60,14 +77,11 @@ impl DatabaseConfig {
     /// [`ConfigError`] when this release cannot open it. The url itself is not repeated: it may hold a password.
     pub fn parse(&self) -> Result<Database, ConfigError> {
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
-            return Err(error(
-                "database.url",
-                "names PostgreSQL, which this release does not open yet; use sqlite://PATH",
-            ));
+            return Ok(Database::Postgres(self.url.clone()));
         }
         match self.url.strip_prefix("sqlite://") {
             Some(path) if !path.is_empty() && !path.contains('?') => Ok(Database::SqliteFile(PathBuf::from(path))),
-            _ => Err(error("database.url", "is no database url; use sqlite://PATH, without parameters")),
+            _ => Err(error("database.url", "is no database url; use postgres://USER:PASSWORD@HOST:PORT/DATABASE or sqlite://PATH")),
         }
     }
 }
@@ -140,8 +154,10 @@ mod tests {
     #[test]
     fn each_impossible_setting_names_its_key_and_a_remedy() {
         let long = "s".repeat(32);
-        let cases: [(&[(&str, &str)], &str); 8] = [
-            (&[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")], "database.url names PostgreSQL"),
+        let cases: [(&[(&str, &str)], &str); 10] = [
+            (&[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")], "auth.secret is not set and database.url"),
+            (&[("CRM_DISPATCH__DATABASE__CONNECTIONS_MAX", "0")], "database.connections_max is 0; use 1 to 1000"),
+            (&[("DATABASE_URL", "redis://:hunter2@cache")], "database.url is no database url"),
             (&[("CRM_DISPATCH__DATABASE__URL", "mysql://db")], "database.url is no database url"),
             (&[("CRM_DISPATCH__SERVER__HOST", "0.0.0.0")], "auth.secret is not set and server.host is 0.0.0.0"),
             (&[("CRM_DISPATCH__AUTH__SECRET", "too short")], "auth.secret must have at least 32 bytes, has 9"),
@@ -161,8 +177,25 @@ mod tests {
         let secret = "a-secret-of-more-than-thirty-two-bytes";
         let mut config =
             load(&[("CRM_DISPATCH__AUTH__SECRET", secret), ("CRM_DISPATCH__SERVER__HOST", "0.0.0.0")]).unwrap();
-        config.database.url = "postgres://office:hunter2@db/dispatch".to_owned();
-        let printed = format!("{config:?}");
-        assert!(!printed.contains(secret) && !printed.contains("hunter2"), "{printed}");
+        for url in [
+            "postgres://office:hunter2@db/dispatch",
+            "postgres://office:hun?er2@hunter2@db/dispatch",
+            "postgres://db/dispatch?user=office&password=hunter2",
+            "postgres:hunter2@db",
+        ] {
+            config.database.url = url.to_owned();
+            let printed = format!("{config:?} {:?}", config.database.parse());
+            assert!(!printed.contains(secret) && !printed.contains("hunter2"), "{printed}");
+        }
+        assert_eq!(Database::Postgres("postgres://a:hunter2@db:1/x?sslmode=require".into()).to_string(), "postgres://db:1/x");
+    }
+
+    #[test]
+    fn the_plain_variable_names_the_database_where_nothing_else_does() {
+        let plain = ("DATABASE_URL", "sqlite://plain.db");
+        let file = |variables: &[(&str, &str)]| load(variables).unwrap().database.parse().unwrap();
+        assert_eq!(file(&[plain]), Database::SqliteFile(PathBuf::from("plain.db")));
+        let own = ("CRM_DISPATCH__DATABASE__URL", "sqlite://own.db");
+        assert_eq!(file(&[plain, own]), Database::SqliteFile(PathBuf::from("own.db")));
     }
 }

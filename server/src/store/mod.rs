@@ -1,5 +1,5 @@
-//! What the service asks of a database. Two implementations are meant to exist, SQLite (embedded) and PostgreSQL; both
-//! pass the suite in `conformance`.
+//! What the service asks of a database. There are two, SQLite (embedded, one process) and PostgreSQL (production, any number of
+//! nodes); both pass the suite in `conformance`.
 //!
 //! Writes happen in one place only, [`CommitLog::commit`]: one transaction a call, every commit of the call its own
 //! savepoint (group commit).
@@ -7,6 +7,8 @@
 pub mod audit;
 #[doc(hidden)]
 pub mod conformance;
+mod forms;
+pub mod postgres;
 pub mod sqlite;
 
 use crate::events::Event;
@@ -15,6 +17,7 @@ use crate::service::model::{
     AuditRecord, Device, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
 };
 use async_trait::async_trait;
+use rand::Rng as _;
 use sync_core::document::ActorKey;
 use sync_core::domain::{
     DeviceId, DispatchId, FactId, LocationId, SerialNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window,
@@ -24,9 +27,12 @@ use sync_core::protocol::Generation;
 /// The database failed or its content makes no sense. The text is for the log, never for a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The database could not be reached or refused.
+    /// The database refused.
     #[error("the database failed: {0}")]
     Database(String),
+    /// The database cannot be reached, though it was tried for a while.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
     /// A stored value could not be read.
     #[error("a stored {what} could not be read: {detail}")]
     Corrupt {
@@ -64,6 +70,16 @@ pub struct Identity {
     pub actor: ActorKey,
 }
 
+impl Identity {
+    /// A fresh one.
+    pub(crate) fn draw() -> Self {
+        let mut rng = rand::rng();
+        let mut actor = [0; 16];
+        rng.fill_bytes(&mut actor);
+        Self { generation: Generation(rng.next_u64()), actor: ActorKey(actor) }
+    }
+}
+
 /// Everything together, for those who hold it.
 pub trait Store: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static {}
 impl<T: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static> Store for T {}
@@ -76,13 +92,19 @@ pub trait CommitLog: Send + Sync {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>>;
     /// The database's identity.
     fn identity(&self) -> Identity;
+    /// Draws the database's identity anew, after it was restored from a copy: phones then give again what it has lost, and
+    /// the server's changes get a fresh actor.
+    async fn renew_identity(&self) -> Result<Identity, StoreError>;
     /// The answer remembered under an idempotency key.
     async fn remembered(&self, tenant: &TenantId, key: &str) -> Result<Option<IdempotencyRecord>, StoreError>;
-    /// The next free number for ids of this kind (`DSP`, `ROUTE`): unique, growing, gaps allowed.
+    /// The next free number for ids of this kind (`DSP`, `ROUTE`): unique over all nodes, growing on each, gaps allowed.
     async fn next_number(&self, tenant: &TenantId, kind: &'static str) -> Result<u64, StoreError>;
     /// Removes what is past its time: idempotency keys older than `before`, feed entries that every device has
     /// acknowledged and that are older than `before`.
     async fn prune(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Writes what waits, and closes. Calls that come later are answered with an error. Dropping a store without closing it
+    /// loses nothing either.
+    async fn close(&self);
 }
 
 /// Reading dispatches.

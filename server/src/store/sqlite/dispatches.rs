@@ -3,6 +3,7 @@
 use super::rows::{STORED_COLUMNS, UNSCHEDULED_MS, fault, get, id, json, priority_rank, sla_row, stored_columns};
 use super::{SqliteStore, rows};
 use crate::service::model::{DispatchSearch, ExceptionRow, SlaRow, StoredDispatch};
+use crate::store::forms::to_json;
 use crate::store::{Dispatches, FactKeyQuery, FactKeys, StoreError};
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
@@ -100,7 +101,7 @@ pub(super) const FACTS_BY_SERIAL: &str = "SELECT f.serial, f.fact_id FROM json_e
 
 /// A JSON list for `json_each`.
 pub(super) fn json_list<T: serde::Serialize>(items: &[T]) -> Result<String, StoreError> {
-    serde_json::to_string(items).map_err(|error| rows::corrupt("list")(error.to_string()))
+    to_json("list", items)
 }
 
 #[async_trait]

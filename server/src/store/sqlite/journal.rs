@@ -5,6 +5,7 @@ use super::rows::{fault, get, json, time, unsigned};
 use crate::events::Event;
 use crate::service::model::AuditRecord;
 use crate::store::audit::to_hex;
+pub(super) use crate::store::forms::position;
 use crate::store::{Journal, StoreError};
 use async_trait::async_trait;
 use sync_core::domain::TenantId;
@@ -18,11 +19,6 @@ pub(super) const EVENTS_OF_AGGREGATE: &str = "SELECT position, json FROM events 
      ORDER BY position LIMIT ?3";
 pub(super) const AUDIT: &str = "SELECT seq, at_ms, actor, action, detail, previous_hash, hash FROM audit \
      WHERE tenant = ?1 AND aggregate = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4";
-
-/// A position as SQLite compares it; one beyond its numbers is after everything.
-pub(super) fn position(after: u64) -> i64 {
-    i64::try_from(after).unwrap_or(i64::MAX)
-}
 
 #[async_trait]
 impl Journal for SqliteStore {

@@ -121,32 +121,6 @@ impl SqliteStore {
         }))
     }
 
-    /// Writes what waits, copies the log into the database, and closes it. Calls that come later are answered with an
-    /// error. Dropping the store without closing it loses nothing either; the next start reads the log.
-    pub async fn close(&self) {
-        let (answer, done) = oneshot::channel();
-        if self.jobs.send(Job::Close { answer }).await.is_ok() {
-            // An error means that the writer has ended, which is what is waited for.
-            let _ = done.await;
-        }
-        self.readers.close().await;
-        let (answer, done) = oneshot::channel();
-        if self.checkpoints.send(Checkpoint::Close { answer }).await.is_ok() {
-            let _ = done.await;
-        }
-    }
-
-    /// Draws the database's identity anew, after it was restored from a copy: phones then give again what it has lost, and
-    /// the server's changes get a fresh actor.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn renew_identity(&self) -> Result<Identity, StoreError> {
-        let identity = self.ask(|answer| Job::RenewIdentity { answer }).await??;
-        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
-        Ok(identity)
-    }
-
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreError> {
         let (answer, result) = oneshot::channel();
         let closed = || StoreError::Database(CLOSED.to_owned());
@@ -174,6 +148,12 @@ impl CommitLog for SqliteStore {
 
     fn identity(&self) -> Identity {
         *self.identity.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn renew_identity(&self) -> Result<Identity, StoreError> {
+        let identity = self.ask(|answer| Job::RenewIdentity { answer }).await??;
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(identity)
     }
 
     async fn remembered(&self, tenant: &TenantId, key: &str) -> Result<Option<IdempotencyRecord>, StoreError> {
@@ -206,6 +186,20 @@ impl CommitLog for SqliteStore {
                 0 => return Ok(removed),
                 more => removed += more,
             }
+        }
+    }
+
+    /// Copies the log into the database, too; after a drop the next start reads the log.
+    async fn close(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.jobs.send(Job::Close { answer }).await.is_ok() {
+            // An error means that the writer has ended, which is what is waited for.
+            let _ = done.await;
+        }
+        self.readers.close().await;
+        let (answer, done) = oneshot::channel();
+        if self.checkpoints.send(Checkpoint::Close { answer }).await.is_ok() {
+            let _ = done.await;
         }
     }
 }

@@ -1,26 +1,17 @@
 //! Reading rows: from columns to the service's records.
 
 use crate::service::model::{Device, DispatchRow, SlaRow, StoredDispatch};
-use crate::store::StoreError;
+use crate::store::{StoreError, forms};
+pub(super) use crate::store::forms::{UNSCHEDULED_MS, breach_name, corrupt, priority_rank};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row as _, Sqlite, Type};
 use sync_core::document::StateTag;
-use sync_core::domain::plan::Priority;
-use sync_core::domain::rules::sla::BreachStatus;
-use sync_core::domain::{IdError, Timestamp, VisitStatus, Window};
-
-/// What an unscheduled visit has for a start: it comes last.
-pub(super) const UNSCHEDULED_MS: i64 = i64::MAX;
+use sync_core::domain::{IdError, Timestamp, Window};
 
 /// Any error of the database itself.
 pub(super) fn fault(error: sqlx::Error) -> StoreError {
     StoreError::Database(error.to_string())
-}
-
-/// A value that cannot be what this release, or an older one, wrote.
-pub(super) fn corrupt(what: &'static str) -> impl Fn(String) -> StoreError {
-    move |detail| StoreError::Corrupt { what, detail }
 }
 
 /// One column.
@@ -33,8 +24,7 @@ pub(super) fn get<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(
 
 /// A counter. Stored as what SQLite has: a signed number.
 pub(super) fn unsigned(row: &SqliteRow, column: usize) -> Result<u64, StoreError> {
-    let value: i64 = get(row, column)?;
-    u64::try_from(value).map_err(|_| corrupt("counter")(value.to_string()))
+    forms::counter(get(row, column)?)
 }
 
 /// A hash of 64 bits, stored as the signed number of the same bits.
@@ -68,48 +58,12 @@ pub(super) fn id_maybe<T: TryFrom<String, Error = IdError>>(
 
 /// A JSON column.
 pub(super) fn json<T: DeserializeOwned>(row: &SqliteRow, column: usize, what: &'static str) -> Result<T, StoreError> {
-    serde_json::from_str(get(row, column)?).map_err(|error| corrupt(what)(error.to_string()))
+    forms::from_json(what, get(row, column)?)
 }
 
 /// A CBOR column.
 pub(super) fn cbor<T: DeserializeOwned>(row: &SqliteRow, column: usize, what: &'static str) -> Result<T, StoreError> {
-    minicbor_serde::from_slice(get(row, column)?).map_err(|error| corrupt(what)(error.to_string()))
-}
-
-/// A status by its stable name.
-pub(super) fn status(name: &str) -> Result<VisitStatus, StoreError> {
-    VisitStatus::ALL
-        .into_iter()
-        .find(|status| status.name() == name)
-        .ok_or_else(|| corrupt("visit status")(name.to_owned()))
-}
-
-const PRIORITIES: [Priority; 4] = [Priority::Low, Priority::Normal, Priority::High, Priority::Emergency];
-
-/// Lowest 0.
-pub(super) fn priority_rank(priority: Priority) -> i64 {
-    match priority {
-        Priority::Low => 0,
-        Priority::Normal => 1,
-        Priority::High => 2,
-        Priority::Emergency => 3,
-    }
-}
-
-/// Name in the database; the same as on the wire.
-pub(super) fn breach_name(status: BreachStatus) -> &'static str {
-    match status {
-        BreachStatus::Provisional => "PROVISIONAL",
-        BreachStatus::Confirmed => "CONFIRMED",
-        BreachStatus::Retracted => "RETRACTED",
-    }
-}
-
-fn breach(name: &str) -> Result<BreachStatus, StoreError> {
-    [BreachStatus::Provisional, BreachStatus::Confirmed, BreachStatus::Retracted]
-        .into_iter()
-        .find(|status| breach_name(*status) == name)
-        .ok_or_else(|| corrupt("service-level status")(name.to_owned()))
+    forms::from_cbor(what, get(row, column)?)
 }
 
 /// A dispatch's columns, from `dispatches d LEFT JOIN sla s`; [`stored_dispatch`] reads them.
@@ -143,18 +97,13 @@ pub(super) fn stored_dispatch(row: &SqliteRow) -> Result<StoredDispatch, StoreEr
         (UNSCHEDULED_MS, _) | (_, None) => None,
         (start, Some(end)) => Some(Window { start: Timestamp::from_millis(start), end }),
     };
-    let rank: i64 = get(row, 5)?;
-    let priority = usize::try_from(rank)
-        .ok()
-        .and_then(|rank| PRIORITIES.get(rank).copied())
-        .ok_or_else(|| corrupt("priority")(rank.to_string()))?;
     let dispatch_row = DispatchRow {
         dispatch_id: id(row, 0)?,
         service_order_id: id(row, 1)?,
         location_id: id(row, 2)?,
         revision: unsigned(row, 3)?,
-        status: status(get(row, 4)?)?,
-        priority,
+        status: forms::status(get(row, 4)?)?,
+        priority: forms::priority(get(row, 5)?)?,
         technician_id: id_maybe(row, 6)?,
         epoch: unsigned(row, 7)?,
         scheduled,
@@ -186,7 +135,7 @@ pub(super) fn sla_row(row: &SqliteRow, dispatch: usize, first: usize) -> Result<
     Ok(SlaRow {
         dispatch_id: id(row, dispatch)?,
         deadline: time(row, first)?,
-        status: breach(get(row, first + 1)?)?,
+        status: forms::breach(get(row, first + 1)?)?,
         announced_at: time(row, first + 2)?,
         decided_at: time_maybe(row, first + 3)?,
         arrived_at: time_maybe(row, first + 4)?,

@@ -8,13 +8,10 @@ use super::outbox;
 use super::rows::fault;
 use crate::service::commit::{Commit, CommitError, Committed};
 use crate::store::{Identity, StoreError};
-use rand::Rng as _;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use std::sync::Arc;
 use std::time::Duration;
-use sync_core::document::ActorKey;
 use sync_core::domain::{TenantId, Timestamp};
-use sync_core::protocol::Generation;
 use tokio::sync::{mpsc, oneshot};
 
 /// Most commits in one transaction, so that its caller does not wait for too many others.
@@ -329,16 +326,9 @@ async fn prune_feed(
     Ok(removed)
 }
 
-fn draw_identity() -> Identity {
-    let mut rng = rand::rng();
-    let mut actor = [0; 16];
-    rng.fill_bytes(&mut actor);
-    Identity { generation: Generation(rng.next_u64()), actor: ActorKey(actor) }
-}
-
 /// Draws the database's identity anew.
 pub(super) async fn renew_identity(connection: &mut SqliteConnection) -> Result<Identity, StoreError> {
-    let identity = draw_identity();
+    let identity = Identity::draw();
     sqlx::query(
         "INSERT INTO meta (singleton, generation, actor) VALUES (1, ?1, ?2) \
          ON CONFLICT (singleton) DO UPDATE SET generation = excluded.generation, actor = excluded.actor",

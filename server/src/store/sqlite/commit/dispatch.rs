@@ -4,11 +4,12 @@ use super::feed::{self, write_feed};
 use super::{Failure, Found, Statement, to_json};
 use crate::service::commit::{Booking, Commit, CommitError, DispatchWrite, FactWrite, FeedEntry};
 use crate::service::model::{ExceptionRow, SlaRow};
+use crate::store::forms::{reuses_sequence, verdict_name};
 use crate::store::sqlite::dispatches::json_list;
 use crate::store::sqlite::rows::{self, UNSCHEDULED_MS, breach_name, id, priority_rank};
 use sqlx::SqliteConnection;
 use std::collections::BTreeSet;
-use sync_core::domain::{RulingReason, TechnicianId, TenantId, Timestamp, Verdict};
+use sync_core::domain::{TechnicianId, TenantId, Timestamp};
 
 /// What follows the row: the document, its changes, the calendars, the feeds. The changes' bytes come packed into one blob
 /// (hash, actor, chunk), the list says where each lies.
@@ -171,12 +172,8 @@ async fn write_facts(connection: &mut SqliteConnection, commit: &Commit, write: 
     let at = commit.at;
     let row = |fact: &FactWrite| {
         let ruling = fact.ruling.as_ref();
-        let verdict = ruling.map(|ruling| match ruling.verdict {
-            Verdict::Accepted => "accepted",
-            Verdict::Stale => "stale",
-            Verdict::Exception => "exception",
-        });
-        let reused = ruling.is_some_and(|ruling| ruling.reason == RulingReason::SequenceReused);
+        let verdict = ruling.map(verdict_name);
+        let reused = reuses_sequence(ruling);
         let reason = ruling.map(|ruling| ruling.reason);
         let recorded = ruling.map(|ruling| ruling.recorded_at.millis());
         let held_since = if ruling.is_none() { Some(at.millis()) } else { None };

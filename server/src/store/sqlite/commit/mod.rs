@@ -14,7 +14,7 @@ use super::rows::{self, bits, fault, get, unsigned};
 use crate::service::commit::{Commit, CommitError, Committed, IdempotencyRecord};
 use crate::store::StoreError;
 use crate::store::audit::AUDIT_GENESIS;
-use serde::Serialize;
+use crate::store::forms::to_json;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -209,10 +209,6 @@ async fn look(connection: &mut SqliteConnection, commit: &Commit) -> Result<Foun
 fn hash_of(row: &SqliteRow, column: usize) -> Result<[u8; 32], StoreError> {
     let bytes: &[u8] = get(row, column)?;
     bytes.try_into().map_err(|_| rows::corrupt("audit hash")(format!("{} bytes", bytes.len())))
-}
-
-fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| rows::corrupt(what)(error.to_string()))
 }
 
 /// Reads the columns of [`REMEMBERED`], from `first` on.
