@@ -81,7 +81,10 @@ impl DatabaseConfig {
         }
         match self.url.strip_prefix("sqlite://") {
             Some(path) if !path.is_empty() && !path.contains('?') => Ok(Database::SqliteFile(PathBuf::from(path))),
-            _ => Err(error("database.url", "is no database url; use postgres://USER:PASSWORD@HOST:PORT/DATABASE or sqlite://PATH")),
+            _ => Err(error(
+                "database.url",
+                "is no database url; use postgres://USER:PASSWORD@HOST:PORT/DATABASE or sqlite://PATH",
+            )),
         }
     }
 }
@@ -155,7 +158,10 @@ mod tests {
     fn each_impossible_setting_names_its_key_and_a_remedy() {
         let long = "s".repeat(32);
         let cases: [(&[(&str, &str)], &str); 10] = [
-            (&[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")], "auth.secret is not set and database.url"),
+            (
+                &[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")],
+                "auth.secret is not set and database.url",
+            ),
             (&[("CRM_DISPATCH__DATABASE__CONNECTIONS_MAX", "0")], "database.connections_max is 0; use 1 to 1000"),
             (&[("DATABASE_URL", "redis://:hunter2@cache")], "database.url is no database url"),
             (&[("CRM_DISPATCH__DATABASE__URL", "mysql://db")], "database.url is no database url"),
@@ -187,7 +193,10 @@ mod tests {
             let printed = format!("{config:?} {:?}", config.database.parse());
             assert!(!printed.contains(secret) && !printed.contains("hunter2"), "{printed}");
         }
-        assert_eq!(Database::Postgres("postgres://a:hunter2@db:1/x?sslmode=require".into()).to_string(), "postgres://db:1/x");
+        assert_eq!(
+            Database::Postgres("postgres://a:hunter2@db:1/x?sslmode=require".into()).to_string(),
+            "postgres://db:1/x"
+        );
     }
 
     #[test]

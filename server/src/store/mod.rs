@@ -81,8 +81,14 @@ impl Identity {
 }
 
 /// Everything together, for those who hold it.
-pub trait Store: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static {}
-impl<T: CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static> Store for T {}
+pub trait Store:
+    std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static
+{
+}
+impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static> Store
+    for T
+{
+}
 
 /// The only way to write.
 #[async_trait]

@@ -16,24 +16,24 @@ fn variable(name: &str) -> String {
 }
 
 /// A name that no other test has.
-pub fn random_name(prefix: &str) -> String {
+pub(crate) fn random_name(prefix: &str) -> String {
     format!("{prefix}_{:016x}", rand::random::<u64>())
 }
 
 /// A database of its own, empty; removed when dropped.
-pub struct Database {
+pub(crate) struct Database {
     server: String,
     name: String,
 }
 
 impl Database {
     /// On the running server.
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         Self::create_on(&variable("TEST_POSTGRES_URL")).await
     }
 
     /// On this server.
-    pub async fn create_on(server: &str) -> Self {
+    pub(crate) async fn create_on(server: &str) -> Self {
         let name = random_name("dispatch");
         let mut connection = connect(server).await;
         connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
@@ -41,15 +41,15 @@ impl Database {
         Self { server: server.to_owned(), name }
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         with_path(&self.server, &self.name)
     }
 
-    pub async fn connect(&self) -> PgConnection {
+    pub(crate) async fn connect(&self) -> PgConnection {
         connect(&self.url()).await
     }
 }
@@ -73,8 +73,9 @@ impl Drop for Database {
 }
 
 /// The same server, another database.
-pub fn with_path(url: &str, database: &str) -> String {
-    let (base, parameters) = url.split_once('?').map_or((url, String::new()), |(base, rest)| (base, format!("?{rest}")));
+pub(crate) fn with_path(url: &str, database: &str) -> String {
+    let (base, parameters) =
+        url.split_once('?').map_or((url, String::new()), |(base, rest)| (base, format!("?{rest}")));
     let end = base.rfind('/').unwrap();
     format!("{}/{database}{parameters}", &base[..end])
 }
@@ -83,18 +84,18 @@ fn options(url: &str) -> sqlx::postgres::PgConnectOptions {
     sqlx::postgres::PgConnectOptions::from_str(url).unwrap()
 }
 
-pub async fn connect(url: &str) -> PgConnection {
+pub(crate) async fn connect(url: &str) -> PgConnection {
     options(url).connect().await.unwrap_or_else(|error| panic!("PostgreSQL does not answer ({error}); {REMEDY}"))
 }
 
 /// A PostgreSQL server of the test's own, to be stopped and started; ended and removed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     folder: PathBuf,
     port: u16,
 }
 
 impl Server {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         // Fails early, and with the remedy, where there are no services at all.
         variable("TEST_POSTGRES_BIN");
         let folder = std::env::temp_dir().join(random_name("dispatch-postgres"));
@@ -111,13 +112,14 @@ impl Server {
     }
 
     /// User and password are the script's.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("postgres://dispatch:dispatch@127.0.0.1:{}/postgres", self.port)
     }
 
     /// `start`, `stop`, `kill` (a crash), `restart`.
-    pub fn run(&self, command: &str) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("scripts/postgres").exists());
+    pub(crate) fn run(&self, command: &str) {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("scripts/postgres").exists());
         let script = root.unwrap().join("scripts/postgres");
         let output = Command::new(script)
             .args([command, self.folder.join("server").to_str().unwrap(), &self.port.to_string()])
@@ -135,4 +137,4 @@ impl Drop for Server {
 }
 
 /// Patience for tests that restart nothing.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

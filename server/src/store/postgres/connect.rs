@@ -67,7 +67,8 @@ impl Target {
             problem: "it is no PostgreSQL url".to_owned(),
             remedy: "write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters in the password percent-encoded",
         })?;
-        let parsed = parsed.application_name("crm-dispatch").statement_cache_capacity(STATEMENTS).disable_statement_logging();
+        let parsed =
+            parsed.application_name("crm-dispatch").statement_cache_capacity(STATEMENTS).disable_statement_logging();
         let database = parsed.get_database().unwrap_or(parsed.get_username());
         let host = match parsed.get_socket() {
             Some(socket) => socket.display().to_string(),
@@ -128,7 +129,10 @@ impl Target {
         let version: i32 = row.try_get(0).map_err(fault)?;
         let unusable = |problem: String, remedy| StoreError::Unusable { path: self.shown.clone(), problem, remedy };
         if version < SERVER_VERSION_MIN {
-            return Err(unusable(format!("the server is PostgreSQL {}", version / 10_000), "use PostgreSQL 15 or newer"));
+            return Err(unusable(
+                format!("the server is PostgreSQL {}", version / 10_000),
+                "use PostgreSQL 15 or newer",
+            ));
         }
         if row.try_get(1).map_err(fault)? {
             return Err(unusable("it is a read-only standby".to_owned(), "name the primary in database.url"));

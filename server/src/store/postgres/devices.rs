@@ -38,9 +38,7 @@ impl Devices for PostgresStore {
     async fn devices(&self, tenant: &TenantId, technician: Option<&TechnicianId>) -> Result<Vec<Device>, StoreError> {
         let found = self
             .all(|| match technician {
-                Some(technician) => {
-                    sqlx::query(DEVICES_OF_TECHNICIAN).bind(tenant.as_str()).bind(technician.as_str())
-                }
+                Some(technician) => sqlx::query(DEVICES_OF_TECHNICIAN).bind(tenant.as_str()).bind(technician.as_str()),
                 None => sqlx::query(DEVICES).bind(tenant.as_str()),
             })
             .await?;
@@ -59,9 +57,7 @@ impl Devices for PostgresStore {
                     .bind(tenant.as_str())
                     .bind(device.as_str())
                     .bind(dispatch.map(DispatchId::as_str)),
-                (None, Some(dispatch)) => {
-                    sqlx::query(HELD_OF_DISPATCH).bind(tenant.as_str()).bind(dispatch.as_str())
-                }
+                (None, Some(dispatch)) => sqlx::query(HELD_OF_DISPATCH).bind(tenant.as_str()).bind(dispatch.as_str()),
                 (None, None) => sqlx::query(HELD_OF_TENANT).bind(tenant.as_str()),
             })
             .await?;

@@ -61,8 +61,7 @@ impl Directory for PostgresStore {
         limit: u32,
     ) -> Result<Vec<Location>, StoreError> {
         let after = after.map_or("", LocationId::as_str);
-        let rows =
-            self.all(|| sqlx::query(LOCATIONS).bind(tenant.as_str()).bind(after).bind(i64::from(limit))).await?;
+        let rows = self.all(|| sqlx::query(LOCATIONS).bind(tenant.as_str()).bind(after).bind(i64::from(limit))).await?;
         rows.iter().map(location).collect()
     }
 

@@ -198,9 +198,8 @@ impl Dispatches for PostgresStore {
         if !query.sequence.is_empty() {
             let devices: Vec<&str> = query.sequence.iter().map(|(device, _)| device.as_str()).collect();
             let numbers: Vec<i64> = query.sequence.iter().map(|(_, seq)| position(*seq)).collect();
-            let rows = self
-                .all(|| sqlx::query(FACTS_BY_SEQUENCE).bind(tenant.as_str()).bind(&devices).bind(&numbers))
-                .await?;
+            let rows =
+                self.all(|| sqlx::query(FACTS_BY_SEQUENCE).bind(tenant.as_str()).bind(&devices).bind(&numbers)).await?;
             for row in &rows {
                 keys.sequence.push(((id(row, 0)?, rows::unsigned(row, 1)?), id(row, 2)?));
             }

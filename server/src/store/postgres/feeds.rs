@@ -3,8 +3,8 @@
 
 use super::PostgresStore;
 use super::rows::{bits, cbor, fault, get, id, json, unsigned};
-use crate::store::forms::{corrupt, position};
 use crate::service::commit::{FeedEntry, FeedNews, HeldVisit};
+use crate::store::forms::{corrupt, position};
 use crate::store::{FeedNewsItem, FeedPage, Feeds, HeldPage, StoreError};
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -64,11 +64,7 @@ struct Head {
     floor: u64,
 }
 
-async fn head(
-    connection: &mut PgConnection,
-    tenant: &TenantId,
-    technician: &TechnicianId,
-) -> Result<Head, StoreError> {
+async fn head(connection: &mut PgConnection, tenant: &TenantId, technician: &TechnicianId) -> Result<Head, StoreError> {
     let row = sqlx::query(HEAD)
         .bind(tenant.as_str())
         .bind(technician.as_str())
@@ -160,9 +156,8 @@ impl Feeds for PostgresStore {
         ids: &[DispatchId],
     ) -> Result<Vec<HeldVisit>, StoreError> {
         let ids: Vec<&str> = ids.iter().map(DispatchId::as_str).collect();
-        let rows = self
-            .all(|| sqlx::query(HELD_SOME).bind(tenant.as_str()).bind(&ids).bind(technician.as_str()))
-            .await?;
+        let rows =
+            self.all(|| sqlx::query(HELD_SOME).bind(tenant.as_str()).bind(&ids).bind(technician.as_str())).await?;
         rows.iter().map(whole).collect()
     }
 

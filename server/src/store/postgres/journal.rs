@@ -71,11 +71,7 @@ impl Journal for PostgresStore {
         }
         let rows = self
             .all(|| {
-                sqlx::query(AUDIT)
-                    .bind(tenant.as_str())
-                    .bind(aggregate)
-                    .bind(position(after))
-                    .bind(i64::from(limit))
+                sqlx::query(AUDIT).bind(tenant.as_str()).bind(aggregate).bind(position(after)).bind(i64::from(limit))
             })
             .await?;
         rows.iter()

@@ -10,7 +10,11 @@ use sync_core::domain::{IdError, Timestamp, Window};
 
 /// Any error of the database itself.
 pub(super) fn fault(error: sqlx::Error) -> StoreError {
-    if is_passing(&error) { StoreError::Unreachable(error.to_string()) } else { StoreError::Database(error.to_string()) }
+    if is_passing(&error) {
+        StoreError::Unreachable(error.to_string())
+    } else {
+        StoreError::Database(error.to_string())
+    }
 }
 
 /// The connection is gone, or PostgreSQL is not ready, or this is a standby since a fail-over: another connection, a

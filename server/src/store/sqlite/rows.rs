@@ -1,8 +1,8 @@
 //! Reading rows: from columns to the service's records.
 
 use crate::service::model::{Device, DispatchRow, SlaRow, StoredDispatch};
-use crate::store::{StoreError, forms};
 pub(super) use crate::store::forms::{UNSCHEDULED_MS, breach_name, corrupt, priority_rank};
+use crate::store::{StoreError, forms};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row as _, Sqlite, Type};

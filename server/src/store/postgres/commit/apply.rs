@@ -26,7 +26,7 @@ pub(super) struct Writes<'a> {
     pub(super) bookings: Ordered<'a, Bookings>,
     pub(super) feed: Vec<(&'a Commit, &'a DispatchWrite, FeedEntry)>,
     /// What a technician (second) holds of a dispatch (third) in the end, with the entry that said so; `None`: nothing.
-    pub(super) held: BTreeMap<(&'a str, &'a str, &'a str), Option<(u64, &'a DispatchWrite)>>,
+    pub(super) held: BTreeMap<(&'a str, &'a str, &'a str), HeldNow<'a>>,
     pub(super) exceptions: Ordered<'a, &'a ExceptionRow>,
     pub(super) sla: Ordered<'a, &'a SlaRow>,
     pub(super) technicians: Ordered<'a, &'a Technician>,
@@ -39,6 +39,9 @@ pub(super) struct Writes<'a> {
     pub(super) consumed: Vec<(&'a Commit, &'a EventId)>,
     pub(super) answers: Vec<(&'a Commit, &'a IdempotencyRecord)>,
 }
+
+/// The feed entry that says so, and the dispatch as it is held.
+type HeldNow<'a> = Option<(u64, &'a DispatchWrite)>;
 
 /// A phone has stored its feed beyond `after`, up to `to`.
 pub(super) struct Acknowledged<'a> {
@@ -118,7 +121,8 @@ pub(super) fn apply<'a>(
         found.chains.insert(key, (seq, hash));
         writes.chains.insert(key);
         let (aggregate, actor) = (entry.aggregate.as_str(), entry.actor.as_str());
-        let row = AuditRow { tenant, aggregate, seq, at: entry.at, actor, action: entry.action, detail, previous_hash, hash };
+        let row =
+            AuditRow { tenant, aggregate, seq, at: entry.at, actor, action: entry.action, detail, previous_hash, hash };
         writes.audit.push(row);
     }
     if let Some(event) = &commit.consumed {
@@ -172,12 +176,7 @@ fn check(commit: &Commit, found: &Found<'_>) -> Result<Vec<Device>, CommitError>
     Ok(devices)
 }
 
-fn device_after(
-    before: Option<&Device>,
-    write: &DeviceWrite,
-    head: u64,
-    at: Timestamp,
-) -> Result<Device, CommitError> {
+fn device_after(before: Option<&Device>, write: &DeviceWrite, head: u64, at: Timestamp) -> Result<Device, CommitError> {
     let mut device = before.cloned().unwrap_or_else(|| Device {
         device: write.device.clone(),
         technician: write.technician.clone(),

@@ -53,8 +53,7 @@ pub(in crate::store::postgres) const FEEDS: &str = "WITH e AS (INSERT INTO feed 
      DELETE FROM held g USING unnest($21::text[], $22::text[], $23::text[]) AS n(tenant, technician, dispatch_id) \
        WHERE g.tenant = n.tenant AND g.technician = n.technician AND g.dispatch_id = n.dispatch_id";
 
-pub(in crate::store::postgres) const BOOKINGS_GONE: &str =
-    "DELETE FROM bookings b USING unnest($1::text[], $2::text[]) AS n(tenant, dispatch_id) \
+pub(in crate::store::postgres) const BOOKINGS_GONE: &str = "DELETE FROM bookings b USING unnest($1::text[], $2::text[]) AS n(tenant, dispatch_id) \
      WHERE b.tenant = n.tenant AND b.dispatch_id = n.dispatch_id";
 const BOOKINGS: &str = "INSERT INTO bookings (tenant, dispatch_id, technician, start_ms, end_ms) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])";
@@ -108,8 +107,7 @@ const DEVICES: &str = "INSERT INTO devices (tenant, device, technician, app, reg
        digest_mismatches = excluded.digest_mismatches";
 
 /// The lead's phone has stored the assignment: the entries that it acknowledged just now, where the epoch still holds.
-pub(in crate::store::postgres) const MARK_DELIVERED: &str =
-    "UPDATE dispatches d SET delivered_epoch = d.epoch, delivered_ms = f.at_ms FROM \
+pub(in crate::store::postgres) const MARK_DELIVERED: &str = "UPDATE dispatches d SET delivered_epoch = d.epoch, delivered_ms = f.at_ms FROM \
        (SELECT e.tenant, e.technician, e.dispatch_id, e.epoch, min(n.at_ms) AS at_ms \
         FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS n(tenant, technician, after, until, at_ms) \
         JOIN feed e ON e.tenant = n.tenant AND e.technician = n.technician AND e.seq > n.after AND e.seq <= n.until \
@@ -234,15 +232,13 @@ fn dispatches(writes: &Writes<'_>) -> Result<Statement, StoreError> {
 
 fn feeds(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let feed = &writes.feed;
-    let mut heads: Vec<_> = feed.iter().map(|(commit, _, entry)| (commit.tenant.as_str(), entry.technician.as_str())).collect();
+    let mut heads: Vec<_> =
+        feed.iter().map(|(commit, _, entry)| (commit.tenant.as_str(), entry.technician.as_str())).collect();
     heads.sort_unstable();
     heads.dedup();
     let heads: Vec<_> = heads.into_iter().map(|key| (key, found.feed(key))).collect();
-    let held: Vec<_> = writes
-        .held
-        .iter()
-        .filter_map(|(key, held)| held.map(|(seq, write)| (*key, seq, write)))
-        .collect();
+    let held: Vec<_> =
+        writes.held.iter().filter_map(|(key, held)| held.map(|(seq, write)| (*key, seq, write))).collect();
     let gone: Vec<_> = writes.held.iter().filter(|(_, held)| held.is_none()).map(|(key, _)| *key).collect();
     let until = |write: &crate::service::commit::DispatchWrite| {
         let row = &write.row;
@@ -296,10 +292,7 @@ fn bookings(writes: &Writes<'_>) -> Statement {
 }
 
 /// Whose booking stands in the way of the commit's.
-pub(super) async fn booked_by(
-    connection: &mut PgConnection,
-    commit: &Commit,
-) -> Result<Option<PgRow>, sqlx::Error> {
+pub(super) async fn booked_by(connection: &mut PgConnection, commit: &Commit) -> Result<Option<PgRow>, sqlx::Error> {
     let Some(write) = &commit.dispatch else { return Ok(None) };
     let bookings: &[Booking] = write.bookings.as_deref().unwrap_or_default();
     sqlx::query(BOOKED_BY)
@@ -316,7 +309,8 @@ fn facts(writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let all = &writes.facts;
     let reason = |fact: &FactWrite| {
         let Some(ruling) = &fact.ruling else { return Ok(None) };
-        let name = serde_json::to_value(ruling.reason).map_err(|error| corrupt("ruling's reason")(error.to_string()))?;
+        let name =
+            serde_json::to_value(ruling.reason).map_err(|error| corrupt("ruling's reason")(error.to_string()))?;
         Ok(name.as_str().map(str::to_owned))
     };
     Ok(sqlx::query(FACTS)

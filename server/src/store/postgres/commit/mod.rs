@@ -44,10 +44,10 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// Writes commits, and says which transaction it is. On an error the caller undoes the savepoint.
-pub(super) async fn write<'a>(
+pub(super) async fn write(
     connection: &mut PgConnection,
     identity: &KnownIdentity,
-    commits: &[&'a Commit],
+    commits: &[&Commit],
     transaction: &mut String,
 ) -> Result<Vec<Result<Committed, CommitError>>, Failure> {
     let mut found = look::look(connection, commits).await?;
@@ -59,7 +59,8 @@ pub(super) async fn write<'a>(
         return Ok(commits.iter().map(|_| Err(CommitError::Conflict("database's identity"))).collect());
     }
     let mut writes = Writes::default();
-    let results = commits.iter().map(|commit| apply::apply(commit, &mut found, &mut writes)).collect::<Result<_, _>>()?;
+    let results =
+        commits.iter().map(|commit| apply::apply(commit, &mut found, &mut writes)).collect::<Result<_, _>>()?;
     flush::flush(connection, &found, &writes).await?;
     Ok(results)
 }
