@@ -128,6 +128,8 @@ pub struct Server {
     http: JoinHandle<()>,
     admin: Option<(SocketAddr, JoinHandle<()>)>,
     sweep: JoinHandle<()>,
+    others: JoinHandle<()>,
+    drain_notice: Duration,
     drain_timeout: Duration,
 }
 
@@ -206,6 +208,8 @@ impl Server {
             admin,
             http: tokio::spawn(serve(listener, router, stop.subscribe())),
             sweep: tokio::spawn(sweep(service.clone(), figures, stop.subscribe())),
+            others: tokio::spawn(follow(service.clone(), config.sync.look_every(), stop.subscribe())),
+            drain_notice: config.server.drain_notice(),
             drain_timeout: config.server.drain_timeout(),
             address,
             service,
@@ -252,17 +256,22 @@ impl Server {
         self.app.sync.connected()
     }
 
-    /// Drains: not ready any more, phones are told when to come back, requests under way finish, the database is closed.
+    /// Drains: not ready any more, phones are told when to come back, requests go on until the balancer has had time to notice,
+    /// those under way finish, the database is closed.
     pub async fn shutdown(self) {
+        let noticed = tokio::time::Instant::now() + self.drain_notice;
         self.app.drain();
         if tokio::time::timeout(DRAIN_PHONES_TIMEOUT, self.app.sync.drain(DRAIN_RETRY_AFTER_MS)).await.is_err() {
             tracing::warn!(phones = self.app.sync.connected(), "some phones did not take the farewell in time");
         }
+        // Whoever sends requests here needs a moment to see that the server is not ready; until then they are answered.
+        tokio::time::sleep_until(noticed).await;
         self.stop.send_replace(true);
         if tokio::time::timeout(self.drain_timeout, self.http).await.is_err() {
             tracing::warn!("some requests did not finish in time");
         }
         let _ = self.sweep.await;
+        let _ = self.others.await;
         self.store.close().await;
         if let Some((_, admin)) = self.admin {
             // A scraper that keeps its connection is not waited for.
@@ -300,12 +309,14 @@ async fn sweep(service: Service, figures: Option<&'static PrometheusHandle>, sto
     tokio::pin!(stopped);
     let mut every = tokio::time::interval(SWEEP_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turn = None;
     loop {
         tokio::select! {
             () = &mut stopped => return,
             _ = every.tick() => {
-                let result = match service.sweep().await {
-                    Ok(_) => "done",
+                let result = match service.sweep_in_turn(&mut turn).await {
+                    Ok(Some(_)) => "done",
+                    Ok(None) => "elsewhere",
                     Err(error) => {
                         tracing::error!(?error, "the sweep failed; it is tried again");
                         "failed"
@@ -318,5 +329,13 @@ async fn sweep(service: Service, figures: Option<&'static PrometheusHandle>, sto
                 }
             }
         }
+    }
+}
+
+/// Tells the phones connected here what other nodes, or other processes, did.
+async fn follow(service: Service, look_every: Duration, stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = stopped(stop) => {}
+        () = service.follow_other_nodes(look_every) => {}
     }
 }

@@ -53,6 +53,8 @@ pub struct ServerConfig {
     pub request_timeout_ms: u64,
     /// Requests answered at the same time.
     pub requests_concurrent_max: usize,
+    /// On shutdown, how long requests are still taken while the server says that it is not ready.
+    pub drain_notice_ms: u64,
     /// On shutdown, how long requests under way may take.
     pub drain_timeout_ms: u64,
     /// Web pages that may call from a browser.
@@ -157,6 +159,8 @@ pub struct SyncConfig {
     pub connections_max: usize,
     /// A phone lets a visit go this many days after it ended, or was scheduled to end.
     pub window_days_back: u32,
+    /// How often it is looked whether feeds of connected phones grew without a word.
+    pub look_interval_ms: u64,
 }
 
 /// What is logged.
@@ -246,10 +250,24 @@ impl ServerConfig {
         Duration::from_millis(self.request_timeout_ms)
     }
 
+    /// On shutdown, how long requests are still taken while the server says that it is not ready.
+    #[must_use]
+    pub fn drain_notice(&self) -> Duration {
+        Duration::from_millis(self.drain_notice_ms)
+    }
+
     /// On shutdown, how long requests under way may take.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+impl SyncConfig {
+    /// How often it is looked whether feeds of connected phones grew without a word.
+    #[must_use]
+    pub fn look_every(&self) -> Duration {
+        Duration::from_millis(self.look_interval_ms)
     }
 }
 

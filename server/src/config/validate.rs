@@ -10,6 +10,7 @@ impl Config {
         range("server.body_bytes_max", server.body_bytes_max as u64, 1_024, 16 * 1024 * 1024)?;
         range("server.request_timeout_ms", server.request_timeout_ms, 100, 600_000)?;
         range("server.requests_concurrent_max", server.requests_concurrent_max as u64, 1, 100_000)?;
+        range("server.drain_notice_ms", server.drain_notice_ms, 0, 60_000)?;
         range("server.drain_timeout_ms", server.drain_timeout_ms, 0, 600_000)?;
         for origin in &server.cors_origins {
             check_origin(origin)?;
@@ -17,6 +18,7 @@ impl Config {
         self.validate_database()?;
         self.validate_auth()?;
         range("sync.connections_max", self.sync.connections_max as u64, 1, 1_000_000)?;
+        range("sync.look_interval_ms", self.sync.look_interval_ms, 50, 60_000)?;
         range("sync.window_days_back", u64::from(self.sync.window_days_back), 0, 366)?;
         Ok(())
     }

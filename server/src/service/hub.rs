@@ -7,7 +7,7 @@
 use crate::telemetry::metrics::NEWS_LAGGED;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use sync_core::domain::{DeviceId, TechnicianId, TenantId};
 use sync_core::protocol::{ByeCode, FeedItem};
 use tokio::sync::Notify;
@@ -53,6 +53,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Slot {
     device: DeviceId,
+    opened: Instant,
     waiting: Mutex<Waiting>,
     wake: Notify,
 }
@@ -65,6 +66,13 @@ impl Slot {
     fn offer(&self, notice: &FeedNotice) {
         let mut waiting = self.lock();
         if waiting.lagged {
+            return;
+        }
+        // What only says *look* is said once.
+        if notice.items.is_empty()
+            && let Some(last) = waiting.notices.back_mut().filter(|last| last.items.is_empty())
+        {
+            (last.from_seq, last.to_seq) = (last.from_seq.max(notice.from_seq), last.to_seq.max(notice.to_seq));
             return;
         }
         if waiting.notices.len() >= NOTICES_MAX {
@@ -86,10 +94,35 @@ impl Slot {
 
 type Key = (TenantId, TechnicianId);
 
+/// A technician's connections to this node.
+#[derive(Debug, Default)]
+struct Listening {
+    slots: Vec<Weak<Slot>>,
+    /// How far those who are subscribed have been told of the feed.
+    told: u64,
+}
+
+impl Listening {
+    fn slots(&self) -> impl Iterator<Item = Arc<Slot>> {
+        self.slots.iter().filter_map(Weak::upgrade)
+    }
+}
+
 /// All subscribers of this node.
 #[derive(Debug, Default)]
 pub struct Hub {
-    subscribers: Mutex<HashMap<Key, Vec<Weak<Slot>>>>,
+    subscribers: Mutex<HashMap<Key, Listening>>,
+}
+
+/// Who is connected to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connected {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Who.
+    pub technician: TechnicianId,
+    /// By which phones.
+    pub devices: Vec<DeviceId>,
 }
 
 /// One connection's end; unsubscribes when dropped.
@@ -101,7 +134,7 @@ pub struct Subscription {
 }
 
 impl Hub {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Vec<Weak<Slot>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Listening>> {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,47 +146,92 @@ impl Hub {
         technician: &TechnicianId,
         device: &DeviceId,
     ) -> Subscription {
-        let slot = Arc::new(Slot { device: device.clone(), waiting: Mutex::default(), wake: Notify::new() });
+        let slot = Arc::new(Slot {
+            device: device.clone(),
+            opened: Instant::now(),
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+        });
         let key = (tenant.clone(), technician.clone());
         let mut subscribers = self.lock();
-        let slots = subscribers.entry(key.clone()).or_default();
-        for older in slots.iter().filter_map(Weak::upgrade).filter(|older| older.device == *device) {
+        let listening = subscribers.entry(key.clone()).or_default();
+        for older in listening.slots().filter(|older| older.device == *device) {
             older.disconnect(ByeCode::Replaced);
         }
-        slots.push(Arc::downgrade(&slot));
+        listening.slots.push(Arc::downgrade(&slot));
         Subscription { slot, key, hub: Arc::downgrade(self) }
     }
 
     /// Tells a technician's phones. Never waits.
     pub fn publish(&self, tenant: &TenantId, technician: &TechnicianId, notice: &FeedNotice) {
-        for slot in self.slots(&(tenant.clone(), technician.clone())) {
+        for slot in self.told(tenant, technician, notice.to_seq, false) {
             slot.offer(notice);
         }
     }
 
-    /// Tells a technician's phones that there is something to pull, without saying what. Never waits.
-    pub fn nudge(&self, tenant: &TenantId, technician: &TechnicianId) {
-        for slot in self.slots(&(tenant.clone(), technician.clone())) {
-            let mut waiting = slot.lock();
-            waiting.notices = VecDeque::new();
-            waiting.lagged = true;
-            drop(waiting);
-            slot.wake.notify_one();
+    /// Tells a technician's phones that the feed reaches at least `seq`, without saying what is new: they pull. Never waits.
+    /// False when nobody had to be told.
+    pub fn grew(&self, tenant: &TenantId, technician: &TechnicianId, seq: u64) -> bool {
+        let since = Instant::now();
+        let items = Arc::default();
+        // From its own end: to a subscriber before it this is no delta, and to one that is there it is nothing.
+        let hint = FeedNotice { from_seq: seq, to_seq: seq, digest: 0, items, origin_device: None, since };
+        let slots = self.told(tenant, technician, seq, true);
+        for slot in &slots {
+            slot.offer(&hint);
         }
+        !slots.is_empty()
     }
 
-    /// Closes a device's connections.
-    pub fn disconnect(&self, tenant: &TenantId, technician: &TechnicianId, device: &DeviceId, code: ByeCode) {
+    /// The technician's connections, which are told of the feed up to `seq` now; none of them, if that is asked for, when they
+    /// have been told that much before.
+    fn told(&self, tenant: &TenantId, technician: &TechnicianId, seq: u64, only_news: bool) -> Vec<Arc<Slot>> {
+        let mut subscribers = self.lock();
+        let Some(listening) = subscribers.get_mut(&(tenant.clone(), technician.clone())) else { return Vec::new() };
+        if only_news && seq <= listening.told {
+            return Vec::new();
+        }
+        listening.told = listening.told.max(seq);
+        listening.slots().collect()
+    }
+
+    /// Closes a device's connections; false when there is none.
+    pub fn disconnect(&self, tenant: &TenantId, technician: &TechnicianId, device: &DeviceId, code: ByeCode) -> bool {
+        self.end(tenant, technician, device, Duration::ZERO, code)
+    }
+
+    /// Closes a device's connections that are at least so old, because it has connected elsewhere; false when there is none.
+    pub fn replace(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        device: &DeviceId,
+        older_than: Duration,
+    ) -> bool {
+        self.end(tenant, technician, device, older_than, ByeCode::Replaced)
+    }
+
+    fn end(
+        &self,
+        tenant: &TenantId,
+        technician: &TechnicianId,
+        device: &DeviceId,
+        older_than: Duration,
+        code: ByeCode,
+    ) -> bool {
+        let mut any = false;
         for slot in self.slots(&(tenant.clone(), technician.clone())) {
-            if slot.device == *device {
+            if slot.device == *device && slot.opened.elapsed() >= older_than {
                 slot.disconnect(code);
+                any = true;
             }
         }
+        any
     }
 
     /// Closes every connection, for a shutdown.
     pub fn disconnect_all(&self, code: ByeCode) {
-        let slots: Vec<_> = self.lock().values().flatten().filter_map(Weak::upgrade).collect();
+        let slots: Vec<_> = self.lock().values().flat_map(Listening::slots).collect();
         for slot in slots {
             slot.disconnect(code);
         }
@@ -162,7 +240,19 @@ impl Hub {
     /// How many connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.lock().values().map(Vec::len).sum()
+        self.lock().values().map(|listening| listening.slots.len()).sum()
+    }
+
+    /// Who is connected.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Connected> {
+        let subscribers = self.lock();
+        let each = subscribers.iter().map(|((tenant, technician), listening)| Connected {
+            tenant: tenant.clone(),
+            technician: technician.clone(),
+            devices: listening.slots().map(|slot| slot.device.clone()).collect(),
+        });
+        each.collect()
     }
 
     /// True when a phone of the technician is connected.
@@ -178,7 +268,7 @@ impl Hub {
     }
 
     fn slots(&self, key: &Key) -> Vec<Arc<Slot>> {
-        self.lock().get(key).map(|slots| slots.iter().filter_map(Weak::upgrade).collect()).unwrap_or_default()
+        self.lock().get(key).map(|listening| listening.slots().collect()).unwrap_or_default()
     }
 }
 
@@ -216,10 +306,10 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let Some(hub) = self.hub.upgrade() else { return };
         let mut subscribers = hub.lock();
-        if let Some(slots) = subscribers.get_mut(&self.key) {
+        if let Some(listening) = subscribers.get_mut(&self.key) {
             let own = Arc::as_ptr(&self.slot);
-            slots.retain(|slot| !std::ptr::eq(slot.as_ptr(), own));
-            if slots.is_empty() {
+            listening.slots.retain(|slot| !std::ptr::eq(slot.as_ptr(), own));
+            if listening.slots.is_empty() {
                 subscribers.remove(&self.key);
             }
         }

@@ -13,6 +13,8 @@ use crate::service::push::touch;
 use crate::service::shell::News;
 use crate::service::{PhoneSession, Service, ServiceError};
 use crate::store::FactKeyQuery;
+use futures_util::TryFutureExt as _;
+use futures_util::future::try_join3;
 use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::collections::{BTreeMap, HashSet};
@@ -100,9 +102,16 @@ impl Service {
     /// One round.
     pub(crate) async fn push_round(&self, round: &mut Round<'_>) -> Result<(), ServiceError> {
         let session = round.session;
-        let device = self.pushing_device(session).await?;
-        let technician = self.store().technician(&session.tenant, &session.technician).await?;
-        let mut works = self.admit_lanes(round, &device).await?;
+        let chosen = round.chosen();
+        let ids: Vec<_> = chosen.iter().map(|index| round.push.lanes[*index].dispatch.clone()).collect();
+        // All are only read, so they are read at once.
+        let (device, technician, opened) = try_join3(
+            self.pushing_device(session),
+            self.store().technician(&session.tenant, &session.technician).map_err(ServiceError::from),
+            self.open_many(session, &ids),
+        )
+        .await?;
+        let mut works = self.admit_lanes(round, &device, chosen, opened);
         let mut arrived = device.ledger.clone();
         for stated in works.iter().flat_map(|work| &work.stated) {
             arrived.observe(stated.fact.seq);
@@ -143,12 +152,15 @@ impl Service {
         Err(ServiceError::Busy)
     }
 
-    /// Loads the visits of the chosen lanes and admits their changes.
-    async fn admit_lanes(&self, round: &mut Round<'_>, device: &Device) -> Result<Vec<Work>, ServiceError> {
+    /// Admits the changes of the chosen lanes to their visits.
+    fn admit_lanes(
+        &self,
+        round: &mut Round<'_>,
+        device: &Device,
+        chosen: Vec<usize>,
+        mut opened: BTreeMap<DispatchId, Result<Opened, ServiceError>>,
+    ) -> Vec<Work> {
         let session = round.session;
-        let chosen = round.chosen();
-        let ids: Vec<_> = chosen.iter().map(|index| round.push.lanes[*index].dispatch.clone()).collect();
-        let mut opened = self.open_many(session, &ids).await?;
         let mut works = Vec::with_capacity(chosen.len());
         for index in chosen {
             let lane = &round.push.lanes[index];
@@ -168,30 +180,34 @@ impl Service {
             let draft = Draft::open(frame, self.ids(), opened);
             works.push(admit_lane(draft, index, lane, session, device.revoked_at.is_some()));
         }
-        Ok(works)
+        works
     }
 
-    /// Opens many: from the cache, the rest with one query. What is missing is unknown.
+    /// Opens many as they are in the store now, with one query; documents may come from the cache. What is missing is unknown.
+    ///
+    /// A document that another node has changed is not good enough to refuse a change by: the change may build on what is
+    /// missing here, and a refusal writes nothing that would find that out.
     async fn open_many(
         &self,
         session: &PhoneSession,
         ids: &[DispatchId],
     ) -> Result<BTreeMap<DispatchId, Result<Opened, ServiceError>>, ServiceError> {
         let mut opened = BTreeMap::new();
-        let mut rest = Vec::new();
-        for id in ids {
-            match self.0.documents.take(&session.tenant, id) {
-                Some(kept) => {
-                    opened.insert(id.clone(), Ok(kept));
-                }
-                None => rest.push(id.clone()),
-            }
+        if ids.is_empty() {
+            return Ok(opened);
         }
-        if !rest.is_empty() {
-            for (stored, saved) in self.store().documents(&session.tenant, &rest).await? {
-                let id = stored.row.dispatch_id.clone();
-                opened.insert(id, Opened::load(stored, &saved));
-            }
+        for (stored, saved) in self.store().documents(&session.tenant, ids).await? {
+            let id = stored.row.dispatch_id.clone();
+            let kept = self
+                .0
+                .documents
+                .take(&session.tenant, &id)
+                .filter(|kept| kept.stored.row.revision == stored.row.revision && kept.stored.tag == stored.tag);
+            let document = match kept {
+                Some(kept) => Ok(Opened { stored, ..kept }),
+                None => Opened::load(stored, &saved),
+            };
+            opened.insert(id, document);
         }
         Ok(opened)
     }

@@ -23,6 +23,7 @@ pub mod hub;
 pub mod ingest;
 mod lanes;
 pub mod model;
+pub mod nodes;
 pub mod office;
 pub mod push;
 pub mod reads;

@@ -13,12 +13,16 @@ use std::collections::BTreeMap;
 use sync_core::domain::plan::SkillRequirement;
 use sync_core::domain::rules::sla::BreachStatus;
 use sync_core::domain::{DispatchId, LocationId, TechnicianId, Window};
+use sync_core::protocol::limits::SILENCE_MAX_MS;
 
 /// Most items of one page.
 pub const PAGE_MAX: u32 = 500;
 /// Most candidates of one answer.
 const CANDIDATES_MAX: usize = 500;
 const HOUR_MS: i64 = 60 * 60 * 1000;
+/// A connected phone is heard, and written down, at least once in this time: it pings when it is idle, and the first ping after a
+/// minute is stored.
+const HEARD_WITHIN_MS: i64 = SILENCE_MAX_MS;
 
 /// Whom to look for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -215,7 +219,7 @@ impl Service {
         technician: Option<&TechnicianId>,
     ) -> Result<Vec<DeviceView>, ServiceError> {
         caller.may(Action::ReadDevices)?;
-        let (store, tenant) = (self.store(), &caller.tenant);
+        let (store, tenant, now) = (self.store(), &caller.tenant, self.now());
         let mut heads = BTreeMap::new();
         let mut views = Vec::new();
         for device in store.devices(tenant, technician).await? {
@@ -228,7 +232,8 @@ impl Service {
                     head
                 }
             };
-            let connected = self.hub().is_device_connected(tenant, &owner, &device.device);
+            let here = self.hub().is_device_connected(tenant, &owner, &device.device);
+            let connected = here || (store.is_shared() && now.millis_since(device.seen_at) < HEARD_WITHIN_MS);
             views.push(device_view(device, head, connected));
         }
         views.sort_by(|a, b| (!a.behind, &a.device_id).cmp(&(!b.behind, &b.device_id)));

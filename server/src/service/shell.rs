@@ -7,6 +7,7 @@ use crate::service::decide::fit::{Candidate, NEIGHBOURS_WITHIN_MS, Neighbour};
 use crate::service::decide::{Draft, Frame, Opened};
 use crate::service::hub::FeedNotice;
 use crate::service::model::Technician;
+use crate::service::nodes::Tidings;
 use crate::service::view::DispatchView;
 use crate::service::{Action, Caller, Outcome, Request, Service, ServiceError};
 use crate::store::StoreError;
@@ -157,14 +158,16 @@ impl Service {
         results.pop().unwrap_or_else(|| Err(CommitError::Store("the store gave no answer".to_owned())))
     }
 
-    /// Commits several, each for itself; one result each, in order.
+    /// Commits several, each for itself, and tells the other nodes; one result each, in order.
     pub(crate) async fn commit_all(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
         let began = Instant::now();
+        let tidings = commits.iter().map(Tidings::of).collect();
         let results = self.0.store.commit(commits).await;
         metrics::histogram!(COMMIT_SECONDS).record(began.elapsed());
         for result in &results {
             metrics::counter!(COMMITS, "result" => outcome(result)).increment(1);
         }
+        self.announce(tidings, &results);
         results
     }
 
@@ -201,7 +204,7 @@ impl Service {
         News { tenant: tenant.clone(), origin: origin.cloned(), items, since: Instant::now() }
     }
 
-    /// Tells the connected phones what is durable now. A phone that connected meanwhile learns that it lags.
+    /// Tells the connected phones what is durable now. A phone that connected meanwhile learns that there is something to pull.
     pub(crate) fn tell(&self, news: News, feed: &[FeedEntry]) {
         for (entry, item) in feed.iter().zip(news.items) {
             match item {
@@ -217,7 +220,9 @@ impl Service {
                         since: news.since,
                     },
                 ),
-                None => self.0.hub.nudge(&news.tenant, &entry.technician),
+                None => {
+                    self.0.hub.grew(&news.tenant, &entry.technician, entry.seq);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::service::model::Device;
 use crate::service::push::touch;
 use crate::service::shell::ATTEMPTS_MAX;
 use crate::service::{PhoneSession, Service, ServiceError};
-use crate::store::{FactKeyQuery, HeldFact};
+use crate::store::{FactKeyQuery, HeldFact, RelayTurn};
 use crate::telemetry::metrics::{BREACHES, SWEEP_FAILURES, SWEEP_SECONDS};
 use serde::Serialize;
 use serde_json::json;
@@ -45,6 +45,26 @@ struct Looked {
 }
 
 impl Service {
+    /// One sweep, if it is this node's turn among all nodes of the database; `None` while another node sweeps. Keep `turn`
+    /// from call to call.
+    ///
+    /// # Errors
+    /// [`ServiceError::Internal`] when the store does not answer.
+    pub async fn sweep_in_turn(&self, turn: &mut Option<Box<dyn RelayTurn>>) -> Result<Option<Swept>, ServiceError> {
+        if let Some(held) = turn
+            && !held.is_held().await
+        {
+            *turn = None;
+        }
+        if turn.is_none() {
+            *turn = self.store().sweep_turn().await?;
+        }
+        match turn {
+            Some(_) => self.sweep().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// One sweep, over all tenants, of a bounded number of dispatches. Call it every few seconds.
     ///
     /// # Errors

@@ -216,7 +216,7 @@ pub struct DeviceView {
     pub registered_at: Timestamp,
     /// Last heard.
     pub seen_at: Timestamp,
-    /// Connected to this node now.
+    /// Connected now. With several nodes: to this one, or heard by another within the last minute and a half.
     pub connected: bool,
     /// Behind: it has unsent work, missing actions, or has not taken its feed.
     pub behind: bool,

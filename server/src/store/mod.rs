@@ -82,10 +82,10 @@ impl Identity {
 
 /// Everything together, for those who hold it.
 pub trait Store:
-    std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static
+    std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + Nodes + 'static
 {
 }
-impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + 'static> Store
+impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + Nodes + 'static> Store
     for T
 {
 }
@@ -385,4 +385,65 @@ pub struct OutboxLag {
 pub trait RelayTurn: Send + Sync {
     /// False when it was lost, say with the connection that held it: somebody else may be publishing. Asked now and then.
     async fn is_held(&mut self) -> bool;
+}
+
+/// What server nodes on one database need of each other. Hints may be lost, come late, or twice; what they are about is found in
+/// the database.
+#[async_trait]
+pub trait Nodes: Send + Sync {
+    /// True when other nodes may be working on the same database.
+    fn is_shared(&self) -> bool;
+    /// Tells the other nodes, soon. Never waits; what cannot be told is dropped.
+    fn announce(&self, hints: Vec<Hint>);
+    /// The next thing that another node tells; for ever waiting where there is none. A node never hears itself. May be
+    /// dropped at any time without losing anything; one listener a store.
+    async fn heard(&self) -> Heard;
+    /// The ends of these technicians' feeds, in the order asked; 0 where there is none. One query, answered by an index.
+    async fn feed_heads(&self, of: &[(TenantId, TechnicianId)]) -> Result<Vec<u64>, StoreError>;
+    /// Which of these devices are revoked. One query, answered by an index.
+    async fn revoked(&self, among: &[(TenantId, DeviceId)]) -> Result<Vec<(TenantId, DeviceId)>, StoreError>;
+    /// The right to sweep, which one node has at a time; `None` while another one has it. It ends when the turn is dropped, or
+    /// the process with it.
+    async fn sweep_turn(&self) -> Result<Option<Box<dyn RelayTurn>>, StoreError>;
+}
+
+/// What one node tells the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// The technician's feed reaches this far.
+    Grew {
+        /// Whose data.
+        tenant: TenantId,
+        /// Whose feed.
+        technician: TechnicianId,
+        /// Its end, at least.
+        seq: u64,
+    },
+    /// The phone has connected to the node that tells.
+    Connected {
+        /// Whose data.
+        tenant: TenantId,
+        /// Whose phone.
+        technician: TechnicianId,
+        /// Which.
+        device: DeviceId,
+    },
+    /// The phone was revoked.
+    Revoked {
+        /// Whose data.
+        tenant: TenantId,
+        /// Whose phone.
+        technician: TechnicianId,
+        /// Which.
+        device: DeviceId,
+    },
+}
+
+/// What a node hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A hint.
+    Hint(Hint),
+    /// Nobody could be heard for a while: look.
+    Missed,
 }

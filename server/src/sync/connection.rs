@@ -202,7 +202,9 @@ impl Connection {
                 };
                 // Subscribed before the feed's end is read: what is committed in between comes as a notice.
                 self.subscription = Some(service.hub().subscribe(&phone.tenant, &phone.technician, &phone.device));
-                let welcome = service.hello(self.phone.insert(phone), &hello).await?;
+                let phone = self.phone.insert(phone);
+                let welcome = service.hello(phone, &hello).await?;
+                service.announce_connected(phone);
                 Some(ServerInput::Greeted(Greeting {
                     generation: welcome.generation,
                     head: welcome.head,

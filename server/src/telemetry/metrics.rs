@@ -45,6 +45,10 @@ pub const PUSH_SECONDS: &str = "crm_dispatch_push_seconds";
 pub const DELIVERY_SECONDS: &str = "crm_dispatch_delivery_seconds";
 /// Times that a phone's queue of news overflowed.
 pub const NEWS_LAGGED: &str = "crm_dispatch_news_lagged_total";
+/// Hints of other nodes that mattered to a phone connected here, by `kind`.
+pub const HINTS: &str = "crm_dispatch_node_hints_total";
+/// Feeds that had grown on another node without a hint.
+pub const FEEDS_FOUND_GROWN: &str = "crm_dispatch_feeds_found_grown_total";
 /// Commits, by `result`.
 pub const COMMITS: &str = "crm_dispatch_commits_total";
 /// How long commits took until they were durable.
@@ -81,6 +85,16 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         NEWS_LAGGED,
         Kind::Counter,
         "Times that news for a phone came faster than it took them, so that it pulls instead.",
+    ),
+    (
+        HINTS,
+        Kind::Counter,
+        "Hints of other nodes that mattered to a phone connected here, by kind: grew, connected, revoked.",
+    ),
+    (
+        FEEDS_FOUND_GROWN,
+        Kind::Counter,
+        "Feeds of phones connected here that were found grown by looking: a hint was lost.",
     ),
     (COMMITS, Kind::Counter, "Commits by result: committed, conflict, overlap, repeated, failed."),
     (COMMIT_SECONDS, Kind::Seconds, "Time until commits handed over together were durable or refused."),

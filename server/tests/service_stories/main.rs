@@ -7,5 +7,6 @@ mod consumed;
 mod day;
 mod gaps;
 mod limits;
+mod nodes;
 mod rights;
 mod world;

@@ -44,7 +44,7 @@ pub(crate) struct World {
     pub(crate) service: Service,
     pub(crate) clock: Arc<HandClock>,
     pub(crate) tenant: TenantId,
-    _directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 pub(crate) fn id<T: TryFrom<String>>(text: &str) -> T
@@ -78,9 +78,20 @@ impl World {
         let store: Arc<dyn Store> = SqliteStore::open(&directory.path().join("dispatch.db")).await.unwrap();
         let clock = Arc::new(HandClock(AtomicI64::new(DAWN)));
         let service = Service::new(store, clock.clone(), IdSource::seeded(7), ServiceConfig::default());
-        let world = Self { service, clock, tenant: id("tenant-1"), _directory: directory };
+        let world = Self { service, clock, tenant: id("tenant-1"), directory: Arc::new(directory) };
         world.furnish("tenant-1").await;
         world
+    }
+
+    /// The same world through another node of the same database.
+    pub(crate) fn other_node(&self) -> Self {
+        let (store, clock) = (Arc::clone(self.service.store()), Arc::clone(&self.clock));
+        Self {
+            service: Service::new(store, clock.clone(), IdSource::seeded(8), ServiceConfig::default()),
+            clock,
+            tenant: self.tenant.clone(),
+            directory: Arc::clone(&self.directory),
+        }
     }
 
     pub(crate) async fn furnish(&self, tenant: &str) {

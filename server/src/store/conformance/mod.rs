@@ -20,6 +20,7 @@ pub mod feeds;
 pub mod fixture;
 pub mod history;
 pub mod journal;
+pub mod nodes;
 pub mod outbox;
 pub mod people;
 pub mod reading;
@@ -44,6 +45,8 @@ macro_rules! store_conformance {
             journal: events_in_order, the_audit_trail_is_one_chain;
             outbox: events_wait_until_they_are_published, an_event_carries_its_trace,
                 what_waits_is_counted_with_the_oldest_time, one_relay_at_a_time, a_commit_wakes_the_relay;
+            nodes: the_ends_of_many_feeds_at_once, revoked_phones_among_many, telling_other_nodes_never_waits,
+                one_node_sweeps_at_a_time;
             people: technicians_and_sites_by_version, a_device_belongs_to_one_technician,
                 two_connections_of_one_device, what_a_device_reports, facts_that_wait;
             reading: documents_of_several, a_search_turns_its_pages, a_search_by_status_tells_delivered_ones,

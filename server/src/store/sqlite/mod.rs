@@ -9,6 +9,7 @@ mod directory;
 mod dispatches;
 mod feeds;
 mod journal;
+mod nodes;
 mod outbox;
 #[cfg(test)]
 mod plans;
@@ -54,6 +55,7 @@ pub struct SqliteStore {
     event_written: Notify,
     /// Locked by the relay whose turn it is; beside the database.
     relay_lock: PathBuf,
+    sweep_lock: PathBuf,
 }
 
 impl SqliteStore {
@@ -118,6 +120,7 @@ impl SqliteStore {
             numbers: Mutex::new(HashMap::new()),
             event_written: Notify::new(),
             relay_lock: path.with_extension("relay-lock"),
+            sweep_lock: path.with_extension("sweep-lock"),
         }))
     }
 

@@ -8,6 +8,7 @@ use crate::events::Event;
 use crate::store::{OUTBOX_COUNTED_MAX, Outbox, OutboxEvent, OutboxLag, RelayTurn, StoreError};
 use async_trait::async_trait;
 use std::fs::{File, TryLockError};
+use std::path::Path;
 use sync_core::domain::Timestamp;
 
 pub(super) const UNPUBLISHED: &str = "SELECT position, json, traceparent FROM events INDEXED BY events_unpublished \
@@ -16,6 +17,21 @@ pub(super) const MARK_PUBLISHED: &str = "UPDATE events SET published_ms = ?1 \
      WHERE position IN (SELECT value FROM json_each(?2)) AND published_ms IS NULL";
 pub(super) const WAITING: &str = "SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY events_unpublished \
      WHERE published_ms IS NULL LIMIT ?1)";
+
+/// A turn, if nobody has it: the file's lock.
+pub(super) fn turn(path: &Path) -> Result<Option<Box<dyn RelayTurn>>, StoreError> {
+    let refused = |error: std::io::Error| StoreError::Database(format!("the lock {}: {error}", path.display()));
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(refused)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Box::new(Locked(file)))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(refused(error)),
+    }
+}
 
 /// The file's lock; the system takes it back with the process, however that ends.
 struct Locked(#[expect(dead_code, reason = "dropped with the turn, which unlocks")] File);
@@ -59,19 +75,7 @@ impl Outbox for SqliteStore {
     }
 
     async fn relay_turn(&self) -> Result<Option<Box<dyn RelayTurn>>, StoreError> {
-        let refused = |error: std::io::Error| {
-            StoreError::Database(format!("the relay's lock {}: {error}", self.relay_lock.display()))
-        };
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&self.relay_lock).map_err(refused)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(Locked(file)))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(refused(error)),
-        }
+        turn(&self.relay_lock)
     }
 
     async fn event_written(&self) {

@@ -1,6 +1,6 @@
 //! How SQLite reads: every statement that can meet a large table finds its rows by an index.
 
-use super::{commit, devices, directory, dispatches, feeds, journal, outbox, schema, writer};
+use super::{commit, devices, directory, dispatches, feeds, journal, nodes, outbox, schema, writer};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
@@ -79,6 +79,8 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         journal::EVENTS_OF_TOPIC,
         journal::EVENTS_OF_AGGREGATE,
         journal::AUDIT,
+        nodes::FEED_HEADS,
+        nodes::REVOKED,
         outbox::MARK_PUBLISHED,
         outbox::UNPUBLISHED,
         outbox::WAITING,
