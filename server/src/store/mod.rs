@@ -85,8 +85,8 @@ pub trait Store:
     std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + Nodes + 'static
 {
 }
-impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + Nodes + 'static> Store
-    for T
+impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices + Journal + Outbox + Nodes + 'static>
+    Store for T
 {
 }
 

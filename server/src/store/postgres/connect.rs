@@ -173,6 +173,16 @@ impl Target {
             .connect_lazy_with(self.options.clone())
     }
 
+    /// For the one connection that listens.
+    pub(super) fn listening_pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .acquire_timeout(self.connect_timeout)
+            .connect_lazy_with(self.options.clone())
+    }
+
     pub(super) fn backoff(&self) -> Backoff {
         Backoff { next: BACKOFF_FIRST }
     }

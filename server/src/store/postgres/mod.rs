@@ -15,6 +15,7 @@ mod directory;
 mod dispatches;
 mod feeds;
 mod journal;
+mod nodes;
 mod outbox;
 mod prune;
 mod rows;
@@ -56,6 +57,7 @@ pub struct PostgresStore {
     pool: PgPool,
     target: Arc<Target>,
     stripes: Stripes,
+    wire: nodes::Wire,
     identity: KnownIdentity,
     /// Numbers taken out of the database and not given out yet, by tenant and kind.
     numbers: Mutex<HashMap<(TenantId, &'static str), Range<u64>>>,
@@ -83,6 +85,7 @@ impl PostgresStore {
         drop(connection);
         let pool = target.pool();
         Ok(Arc::new(Self {
+            wire: nodes::Wire::new(&target),
             stripes: Stripes::start(&target, &identity),
             pool,
             target,
@@ -213,6 +216,7 @@ impl CommitLog for PostgresStore {
 
     async fn close(&self) {
         self.stripes.close().await;
+        self.wire.close().await;
         self.pool.close().await;
     }
 }

@@ -18,6 +18,10 @@ pub(super) const MARK_PUBLISHED: &str = "UPDATE events e SET published_ms = $1 F
 pub(super) const WAITING: &str =
     "SELECT count(*) FROM (SELECT 1 FROM events WHERE published_ms IS NULL LIMIT $1) waiting";
 
+/// Whether somebody has an advisory lock of this database.
+const TAKEN: &str = "SELECT 1 FROM pg_locks l JOIN pg_database b ON b.oid = l.database \
+     WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1::int4::oid AND l.objid = $2::int4::oid AND l.objsubid = 2 \
+     AND b.datname = current_database()";
 /// The relay's advisory lock, beside those of the writers' stripes.
 const RELAY_LOCK: i32 = 1_000;
 /// A connection that does not answer within this time has lost the turn.
@@ -32,6 +36,29 @@ struct Locked {
 impl RelayTurn for Locked {
     async fn is_held(&mut self) -> bool {
         matches!(tokio::time::timeout(HELD_WITHIN, self.connection.ping()).await, Ok(Ok(())))
+    }
+}
+
+impl PostgresStore {
+    /// A turn, if nobody has it. Whoever asks again and again for one that is taken costs one look, not a connection each.
+    pub(super) async fn turn(&self, lock: i32) -> Result<Option<Box<dyn RelayTurn>>, StoreError> {
+        let taken = self.one(|| sqlx::query(TAKEN).bind(LOCK_SPACE).bind(lock)).await?;
+        if taken.is_some() {
+            return Ok(None);
+        }
+        let mut connection = self.target.connect().await.map_err(fault)?;
+        let row = sqlx::query("SELECT pg_try_advisory_lock($1, $2)")
+            .bind(LOCK_SPACE)
+            .bind(lock)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(fault)?;
+        let locked: bool = row.try_get(0).map_err(fault)?;
+        if locked {
+            return Ok(Some(Box::new(Locked { connection })));
+        }
+        connection.close().await.map_err(fault)?;
+        Ok(None)
     }
 }
 
@@ -70,19 +97,7 @@ impl Outbox for PostgresStore {
     }
 
     async fn relay_turn(&self) -> Result<Option<Box<dyn RelayTurn>>, StoreError> {
-        let mut connection = self.target.connect().await.map_err(fault)?;
-        let row = sqlx::query("SELECT pg_try_advisory_lock($1, $2)")
-            .bind(LOCK_SPACE)
-            .bind(RELAY_LOCK)
-            .fetch_one(&mut connection)
-            .await
-            .map_err(fault)?;
-        let locked: bool = row.try_get(0).map_err(fault)?;
-        if locked {
-            return Ok(Some(Box::new(Locked { connection })));
-        }
-        connection.close().await.map_err(fault)?;
-        Ok(None)
+        self.turn(RELAY_LOCK).await
     }
 
     async fn event_written(&self) {
