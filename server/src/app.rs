@@ -5,6 +5,7 @@ use crate::auth::{
     system_clock,
 };
 use crate::config::{Config, ConfigError, Database};
+use crate::events::{self, RelayStatus};
 use crate::http::{AppState, admin_router, router};
 use crate::service::{Clock, IdSource, Service, ServiceConfig, SystemClock};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
@@ -130,6 +131,8 @@ pub struct Server {
     sweep: JoinHandle<()>,
     others: JoinHandle<()>,
     drain_notice: Duration,
+    relay: Option<JoinHandle<()>>,
+    relay_status: watch::Receiver<RelayStatus>,
     drain_timeout: Duration,
 }
 
@@ -171,6 +174,7 @@ impl Server {
     /// # Errors
     /// [`StartError`]; nothing is left running.
     pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        events::can_start_relay(&config.kafka)?;
         let config = Arc::new(config);
         let issuer = TokenIssuer::new(&config)?;
         let jwks = match &config.auth.jwks_file {
@@ -193,9 +197,6 @@ impl Server {
             None => None,
         };
         let (store, _) = open_store(&config).await?;
-        let service = service(&store, &config, parts);
-        let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config));
-        let router = router(app.clone());
         let stop = watch::Sender::new(false);
         let figures = if admin.is_some() { metrics::start() } else { None };
         if let (Some((_, address)), None) = (&admin, figures) {
@@ -204,12 +205,19 @@ impl Server {
         let admin = admin.zip(figures).map(|((listener, address), figures)| {
             (address, tokio::spawn(serve(listener, admin_router(figures), stop.subscribe())))
         });
+        let (relay, relay_status) =
+            events::start_relay(&config.kafka, Arc::clone(&store), &parts.clock, stop.subscribe());
+        let service = service(&store, &config, parts);
+        let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config)).with_relay(relay_status.clone());
+        let router = router(app.clone());
         Ok(Self {
             admin,
             http: tokio::spawn(serve(listener, router, stop.subscribe())),
             sweep: tokio::spawn(sweep(service.clone(), figures, stop.subscribe())),
             others: tokio::spawn(follow(service.clone(), config.sync.look_every(), stop.subscribe())),
             drain_notice: config.server.drain_notice(),
+            relay,
+            relay_status,
             drain_timeout: config.server.drain_timeout(),
             address,
             service,
@@ -250,6 +258,12 @@ impl Server {
         self.issuer.as_ref()
     }
 
+    /// How publishing to Kafka is going.
+    #[must_use]
+    pub fn relay_status(&self) -> watch::Receiver<RelayStatus> {
+        self.relay_status.clone()
+    }
+
     /// Phones connected now.
     #[must_use]
     pub fn phones(&self) -> usize {
@@ -272,6 +286,9 @@ impl Server {
         }
         let _ = self.sweep.await;
         let _ = self.others.await;
+        if let Some(relay) = self.relay {
+            let _ = relay.await;
+        }
         self.store.close().await;
         if let Some((_, admin)) = self.admin {
             // A scraper that keeps its connection is not waited for.

@@ -30,6 +30,13 @@ impl Secret {
         self.0.as_bytes()
     }
 
+    /// The text, for signing in elsewhere only.
+    #[cfg(feature = "kafka")]
+    #[must_use]
+    pub(crate) fn expose_text(&self) -> &str {
+        &self.0
+    }
+
     /// # Errors
     /// [`SecretError::TooShort`] under [`SECRET_BYTES_MIN`] bytes.
     pub(crate) fn check(&self) -> Result<(), SecretError> {

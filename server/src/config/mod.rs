@@ -2,7 +2,10 @@
 //!
 //! An unknown name is an error, and every error is one line that names the key and the remedy.
 
+mod kafka;
 mod validate;
+
+pub use kafka::{Encoding, KafkaConfig, SaslMechanism, SecurityProtocol};
 
 use crate::auth::Secret;
 use config::{Environment, File, FileFormat};
@@ -35,6 +38,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Phones.
     pub sync: SyncConfig,
+    /// Where events are told.
+    pub kafka: KafkaConfig,
     /// What is logged.
     pub log: LogConfig,
 }

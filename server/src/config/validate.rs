@@ -17,6 +17,7 @@ impl Config {
         }
         self.validate_database()?;
         self.validate_auth()?;
+        self.kafka.validate()?;
         range("sync.connections_max", self.sync.connections_max as u64, 1, 1_000_000)?;
         range("sync.look_interval_ms", self.sync.look_interval_ms, 50, 60_000)?;
         range("sync.window_days_back", u64::from(self.sync.window_days_back), 0, 366)?;
@@ -91,11 +92,11 @@ impl DatabaseConfig {
     }
 }
 
-fn error(key: &str, why: &str) -> ConfigError {
+pub(super) fn error(key: &str, why: &str) -> ConfigError {
     ConfigError(format!("{key} {why}"))
 }
 
-fn range(key: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+pub(super) fn range(key: &str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(error(key, &format!("is {value}; use {min} to {max}"))) }
 }
 
@@ -159,7 +160,7 @@ mod tests {
     #[test]
     fn each_impossible_setting_names_its_key_and_a_remedy() {
         let long = "s".repeat(32);
-        let cases: [(&[(&str, &str)], &str); 10] = [
+        let cases: [(&[(&str, &str)], &str); 17] = [
             (
                 &[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")],
                 "auth.secret is not set and database.url",
@@ -173,6 +174,26 @@ mod tests {
             (&[("CRM_DISPATCH__SERVER__BODY_BYTES_MAX", "1")], "server.body_bytes_max is 1; use 1024 to"),
             (&[("CRM_DISPATCH__SERVER__CORS_ORIGINS", "*")], "server.cors_origins has \"*\""),
             (&[("CRM_DISPATCH__AUTH__ISSUER", " ")], "auth.issuer is empty"),
+            (&[("CRM_DISPATCH__KAFKA__BROKERS", "kafka-1")], "kafka.brokers has \"kafka-1\"; use HOST:PORT"),
+            (&[("CRM_DISPATCH__KAFKA__TOPIC_PREFIX", "a b")], "kafka.topic_prefix is no part of a topic's name"),
+            (
+                &[("CRM_DISPATCH__KAFKA__SECURITY_PROTOCOL", "sasl_ssl")],
+                "kafka.security_protocol needs kafka.sasl_username",
+            ),
+            (
+                &[
+                    ("CRM_DISPATCH__KAFKA__SECURITY_PROTOCOL", "sasl_plaintext"),
+                    ("CRM_DISPATCH__KAFKA__SASL_USERNAME", "dispatch"),
+                    ("CRM_DISPATCH__KAFKA__SASL_PASSWORD", "hunter2"),
+                ],
+                "kafka.sasl_mechanism is PLAIN on an open connection",
+            ),
+            (
+                &[("CRM_DISPATCH__KAFKA__BROKERS", "k:9092"), ("CRM_DISPATCH__KAFKA__ENCODING", "avro")],
+                "kafka.encoding is avro, which needs kafka.schema_registry_url",
+            ),
+            (&[("CRM_DISPATCH__KAFKA__SCHEMA_REGISTRY_URL", "http://u:hunter2@r")], "without user and password"),
+            (&[("CRM_DISPATCH__KAFKA__LINGER_MS", "2000")], "kafka.linger_ms is 2000; use 0 to 1000"),
         ];
         for (variables, expected) in cases {
             let error = load(variables).unwrap_err().to_string();

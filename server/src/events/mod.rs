@@ -1,4 +1,14 @@
 //! Published events: names, envelope, topics, payloads exactly as the integration page fixes them.
+//!
+//! Every event is in the journal, which REST reads; with Kafka configured, the relay publishes them from there.
+
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod start;
+mod status;
+
+pub(crate) use start::{can_start_relay, start_relay};
+pub use status::RelayStatus;
 
 use serde::{Deserialize, Serialize};
 use sync_core::domain::{DispatchId, EventId, RouteId, ServiceOrderId, TechnicianId, TenantId, Timestamp};
@@ -95,14 +105,19 @@ impl Payload {
     /// The event's topic.
     #[must_use]
     pub fn topic(&self) -> &'static str {
-        let index = match self {
+        TOPICS[self.topic_index()].0
+    }
+
+    /// Its place in [`TOPICS`].
+    #[must_use]
+    pub fn topic_index(&self) -> usize {
+        match self {
             Self::TechnicianAssigned { .. } => 0,
             Self::DispatchConfirmed { .. } => 1,
             Self::DispatchRejected { .. } => 2,
             Self::RouteOptimized { .. } => 3,
             Self::TechnicianStatusChanged { .. } => 4,
-        };
-        TOPICS[index].0
+        }
     }
 
     /// The event's name.

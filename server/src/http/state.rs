@@ -2,10 +2,12 @@
 
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::events::RelayStatus;
 use crate::service::Service;
 use crate::sync::SyncGate;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
 
 /// What every handler needs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,6 +21,7 @@ pub struct AppState {
     /// Takes phones.
     pub sync: Arc<SyncGate>,
     draining: Arc<AtomicBool>,
+    relay: watch::Receiver<RelayStatus>,
 }
 
 impl AppState {
@@ -26,7 +29,21 @@ impl AppState {
     #[must_use]
     pub fn new(service: Service, auth: Arc<Authenticator>, config: Arc<Config>) -> Self {
         let sync = SyncGate::new(service.clone(), config.sync.connections_max);
-        Self { service, auth, config, sync, draining: Arc::default() }
+        // A receiver without a sender keeps its value: events stay in the journal.
+        let relay = watch::channel(RelayStatus::Journal).1;
+        Self { service, auth, config, sync, draining: Arc::default(), relay }
+    }
+
+    /// With a relay that says how it is.
+    #[must_use]
+    pub fn with_relay(self, relay: watch::Receiver<RelayStatus>) -> Self {
+        Self { relay, ..self }
+    }
+
+    /// How publishing is going.
+    #[must_use]
+    pub fn relay_status(&self) -> RelayStatus {
+        self.relay.borrow().clone()
     }
 
     /// From now on the server is not ready: a load balancer sends its requests elsewhere while those under way finish.

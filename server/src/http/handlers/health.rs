@@ -20,6 +20,8 @@ pub(crate) async fn live() -> Response {
 }
 
 /// The server can work: the database answers, and it is not shutting down.
+///
+/// `DEGRADED` says that it works, and that events wait for Kafka; `events` says how publishing is going.
 #[utoipa::path(get, path = "/health/ready", tag = "health", security(()), responses(
     (status = 200, description = "It can", body = schema::Health),
     (status = 503, description = "`NOT_READY`: send requests elsewhere"),
@@ -27,7 +29,11 @@ pub(crate) async fn live() -> Response {
 pub(crate) async fn ready(State(app): State<AppState>) -> Result<Response, ApiError> {
     let answer = is_ready(&app).await;
     metrics::gauge!(READY).set(if answer.is_ok() { 1 } else { 0 });
-    answer.map(|()| up())
+    answer?;
+    let relay = app.relay_status();
+    // Dispatching goes on without Kafka, so requests are still welcome here.
+    let status = if relay.is_degraded() { "DEGRADED" } else { "UP" };
+    Ok(Json(json!({ "status": status, "events": relay.name() })).into_response())
 }
 
 async fn is_ready(app: &AppState) -> Result<(), ApiError> {

@@ -90,7 +90,10 @@ pub struct IngestResult {
 #[derive(Debug, Clone, PartialEq, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Health {
-    /// `UP`.
+    /// `UP`; `DEGRADED` while events wait for Kafka.
     #[schema(example = "UP")]
     pub status: String,
+    /// How publishing goes: `JOURNAL` (no Kafka is configured), `STANDBY`, `PUBLISHING`, `WAITING`, `STOPPED`.
+    #[schema(example = "PUBLISHING")]
+    pub events: Option<String>,
 }
