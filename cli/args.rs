@@ -49,6 +49,10 @@ pub(crate) enum Command {
     ///
     /// Safe to repeat: an event is taken once, whatever happens.
     Ingest(IngestOptions),
+    /// Show the events that Kafka brought and that could not be consumed, oldest first; with --retry, try them again.
+    ///
+    /// Letters stay in their topic until it forgets them. Trying again is safe to repeat: an event has its effect once.
+    DeadLetters(DeadLettersOptions),
     /// Tell a database that it was restored from a backup, before serving from it: phones then give again what it lost.
     Restored,
     /// Print the OpenAPI document of the REST API.
@@ -146,6 +150,16 @@ pub(crate) struct IngestOptions {
     /// Whose data; each line must name the same tenant.
     #[arg(long, default_value = "tenant-001")]
     pub(crate) tenant: TenantId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeadLettersOptions {
+    /// Try them again, now that their cause is gone.
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Only those with this code: LOCATION_NOT_FOUND.
+    #[arg(long)]
+    pub(crate) code: Option<String>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod dead_letters;
 mod demo;
 mod serve;
 mod tools;
@@ -35,6 +36,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Token(options) => tools::token(config, &options),
         Command::Migrate => tools::migrate(config).await,
         Command::Ingest(options) => tools::ingest(config, &options).await,
+        Command::DeadLetters(options) => dead_letters::run(config, &options).await,
         Command::Restored => tools::restored(config).await,
         Command::Openapi => tools::openapi(),
         Command::Config => tools::default_config(),

@@ -132,6 +132,7 @@ pub struct Server {
     others: JoinHandle<()>,
     drain_notice: Duration,
     relay: Option<JoinHandle<()>>,
+    consumers: Option<JoinHandle<()>>,
     relay_status: watch::Receiver<RelayStatus>,
     drain_timeout: Duration,
 }
@@ -210,6 +211,7 @@ impl Server {
         let service = service(&store, &config, parts);
         let app = AppState::new(service.clone(), Arc::new(auth), Arc::clone(&config)).with_relay(relay_status.clone());
         let router = router(app.clone());
+        let consumers = events::start_consumers(&config.kafka, &service, stop.subscribe())?;
         Ok(Self {
             admin,
             http: tokio::spawn(serve(listener, router, stop.subscribe())),
@@ -218,6 +220,7 @@ impl Server {
             drain_notice: config.server.drain_notice(),
             relay,
             relay_status,
+            consumers,
             drain_timeout: config.server.drain_timeout(),
             address,
             service,
@@ -286,8 +289,8 @@ impl Server {
         }
         let _ = self.sweep.await;
         let _ = self.others.await;
-        if let Some(relay) = self.relay {
-            let _ = relay.await;
+        for task in [self.consumers, self.relay].into_iter().flatten() {
+            let _ = task.await;
         }
         self.store.close().await;
         if let Some((_, admin)) = self.admin {

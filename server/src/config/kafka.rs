@@ -1,6 +1,7 @@
 //! Kafka: where it is, how to sign in there, and in which form events are told.
 
 use super::validate::{error, range};
+use super::consume::ConsumeConfig;
 use super::{ConfigError, list};
 use crate::auth::Secret;
 use serde::Deserialize;
@@ -59,6 +60,8 @@ pub struct KafkaConfig {
     pub poll_interval_ms: u32,
     /// Longest pause between attempts while Kafka or the registry does not answer.
     pub backoff_max_ms: u32,
+    /// What is consumed, and how. Names without the prefix: see [`Self::consuming`].
+    pub consume: ConsumeConfig,
 }
 
 /// Whether connections to brokers are encrypted and signed in; Kafka's `security.protocol`.
@@ -143,6 +146,12 @@ impl KafkaConfig {
         format!("{}{name}", self.topic_prefix)
     }
 
+    /// How to consume on this cluster: topics and group with the prefix.
+    #[must_use]
+    pub fn consuming(&self) -> ConsumeConfig {
+        self.consume.on_cluster(&self.topic_prefix, self.replication_factor)
+    }
+
     /// How often the relay looks for events that other nodes committed.
     #[must_use]
     pub fn poll_interval(&self) -> Duration {
@@ -177,7 +186,11 @@ impl KafkaConfig {
         range("kafka.in_flight_max", self.in_flight_max.into(), 1, 100_000)?;
         range("kafka.poll_interval_ms", self.poll_interval_ms.into(), 10, 60_000)?;
         range("kafka.backoff_max_ms", self.backoff_max_ms.into(), 100, 600_000)?;
-        self.validate_sign_in()
+        self.validate_sign_in()?;
+        if self.consume.enabled && !self.is_enabled() {
+            return Err(error("kafka.consume.enabled", "needs kafka.brokers; set it, or leave consuming off"));
+        }
+        self.consume.validate()
     }
 
     fn validate_sign_in(&self) -> Result<(), ConfigError> {

@@ -2,9 +2,11 @@
 //!
 //! An unknown name is an error, and every error is one line that names the key and the remedy.
 
+mod consume;
 mod kafka;
 mod validate;
 
+pub use consume::{ConsumeConfig, ConsumeTopics};
 pub use kafka::{Encoding, KafkaConfig, SaslMechanism, SecurityProtocol};
 
 use crate::auth::Secret;

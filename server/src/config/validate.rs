@@ -157,10 +157,14 @@ mod tests {
         assert!(error.contains("server.port") && !error.contains('\n'), "{error}");
     }
 
+    const KAFKA: (&str, &str) = ("CRM_DISPATCH__KAFKA__BROKERS", "kafka:9092");
+    const CONSUME: ((&str, &str), (&str, &str)) =
+        (("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true"), ("CRM_DISPATCH__KAFKA__CONSUME__TENANTS", "tenant-001"));
+
     #[test]
     fn each_impossible_setting_names_its_key_and_a_remedy() {
         let long = "s".repeat(32);
-        let cases: [(&[(&str, &str)], &str); 17] = [
+        let cases: [(&[(&str, &str)], &str); 22] = [
             (
                 &[("CRM_DISPATCH__DATABASE__URL", "postgres://u:hunter2@db/x")],
                 "auth.secret is not set and database.url",
@@ -194,6 +198,20 @@ mod tests {
             ),
             (&[("CRM_DISPATCH__KAFKA__SCHEMA_REGISTRY_URL", "http://u:hunter2@r")], "without user and password"),
             (&[("CRM_DISPATCH__KAFKA__LINGER_MS", "2000")], "kafka.linger_ms is 2000; use 0 to 1000"),
+            (&[("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true")], "kafka.consume.enabled needs kafka.brokers"),
+            (&[KAFKA, ("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true")], "kafka.consume.tenants is empty; name the tenants"),
+            (
+                &[KAFKA, CONSUME.0, CONSUME.1, ("CRM_DISPATCH__KAFKA__CONSUME__TOPICS__SLA_BREACHED", "a topic")],
+                "kafka.consume.topics has \"a topic\"",
+            ),
+            (
+                &[KAFKA, CONSUME.0, CONSUME.1, ("CRM_DISPATCH__KAFKA__CONSUME__DEAD_LETTER_TOPIC", "inventory.stock.changed")],
+                "kafka.consume.topics has \"inventory.stock.changed\" twice",
+            ),
+            (
+                &[KAFKA, CONSUME.0, CONSUME.1, ("CRM_DISPATCH__KAFKA__CONSUME__PARALLEL_MAX", "0")],
+                "kafka.consume.parallel_max is 0; use 1 to 1000",
+            ),
         ];
         for (variables, expected) in cases {
             let error = load(variables).unwrap_err().to_string();

@@ -7,7 +7,7 @@ pub mod kafka;
 mod start;
 mod status;
 
-pub(crate) use start::{can_start_relay, start_relay};
+pub(crate) use start::{can_start_relay, start_consumers, start_relay};
 pub use status::RelayStatus;
 
 use serde::{Deserialize, Serialize};

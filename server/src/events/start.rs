@@ -1,8 +1,8 @@
-//! Starting the relay, in builds that have one.
+//! Starting what talks to Kafka, in builds that have it.
 
 use super::RelayStatus;
 use crate::config::{ConfigError, KafkaConfig};
-use crate::service::Clock;
+use crate::service::{Clock, Service};
 use crate::store::Store;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -39,4 +39,33 @@ pub(crate) fn start_relay(
         None
     };
     (relay, status)
+}
+
+/// Starts consuming where that is configured; the task ends after `stop`, when the group is left.
+///
+/// # Errors
+/// A setting that Kafka's client refuses.
+pub(crate) fn start_consumers(
+    config: &KafkaConfig,
+    service: &Service,
+    stop: watch::Receiver<bool>,
+) -> Result<Option<JoinHandle<()>>, ConfigError> {
+    #[cfg(feature = "kafka")]
+    let consumers = if config.consume.enabled {
+        let consumers = super::kafka::start_consumers(config, service.clone()).map_err(ConfigError)?;
+        Some(tokio::spawn(async move {
+            let mut stop = stop;
+            // A sender that is gone means the same.
+            let _ = stop.wait_for(|stop| *stop).await;
+            consumers.stop().await;
+        }))
+    } else {
+        None
+    };
+    #[cfg(not(feature = "kafka"))]
+    let consumers = {
+        let _ = (config, service, stop);
+        None
+    };
+    Ok(consumers)
 }

@@ -13,7 +13,6 @@ use serde::Serialize;
 fn table(error: &ServiceError) -> (StatusCode, LogLevel) {
     match error {
         ServiceError::DispatchNotFound(_)
-        | ServiceError::ServiceOrderNotFound(_)
         | ServiceError::TechnicianNotFound(_)
         | ServiceError::LocationNotFound(_)
         | ServiceError::DeviceNotFound(_)

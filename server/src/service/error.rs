@@ -12,9 +12,6 @@ pub enum ServiceError {
     /// There is no such dispatch, or it is not the caller's to see: the two are never told apart.
     #[error("there is no dispatch {0}")]
     DispatchNotFound(DispatchId),
-    /// The service order has no dispatch; it may still come.
-    #[error("there is no dispatch for the service order {0}")]
-    ServiceOrderNotFound(ServiceOrderId),
     /// There is no such technician.
     #[error("there is no technician {0}")]
     TechnicianNotFound(TechnicianId),
@@ -136,7 +133,6 @@ impl ServiceError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::DispatchNotFound(_) => "DISPATCH_NOT_FOUND",
-            Self::ServiceOrderNotFound(_) => "SERVICE_ORDER_NOT_FOUND",
             Self::TechnicianNotFound(_) => "TECHNICIAN_NOT_FOUND",
             Self::LocationNotFound(_) => "LOCATION_NOT_FOUND",
             Self::DeviceNotFound(_) => "DEVICE_NOT_FOUND",
@@ -163,7 +159,6 @@ impl ServiceError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::DispatchNotFound(_)
-            | Self::ServiceOrderNotFound(_)
             | Self::TechnicianNotFound(_)
             | Self::LocationNotFound(_)
             | Self::DeviceNotFound(_)
@@ -188,7 +183,6 @@ impl ServiceError {
     pub fn details(&self) -> Value {
         match self {
             Self::DispatchNotFound(id) => json!({ "dispatchId": id }),
-            Self::ServiceOrderNotFound(id) => json!({ "serviceOrderId": id }),
             Self::TechnicianNotFound(id) => json!({ "technicianId": id }),
             Self::LocationNotFound(id) => json!({ "locationId": id }),
             Self::DeviceNotFound(id) | Self::DeviceForeign(id) | Self::DeviceRevoked(id) => json!({ "deviceId": id }),

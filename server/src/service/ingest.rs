@@ -1,7 +1,11 @@
 //! Events of other systems: Service Orders and Inventory.
+//!
+//! They come on topics of their own, so a cancellation can be here before the order it cancels. It is kept then (in the audit
+//! trail, on the chain of the service order) and takes effect when the order comes: whoever writes looks for the other
+//! afterwards, so that of two nodes at the same moment at least one sees both.
 
 use crate::service::commit::CommitError;
-use crate::service::decide::ingest::{self as decide, Consumed, Effect, Stock};
+use crate::service::decide::ingest::{self as decide, Ahead, Consumed, Effect, OnOrder, Stock};
 use crate::service::decide::{Draft, bare_commit, office};
 use crate::service::model::Location;
 use crate::service::office::NewRequest;
@@ -9,7 +13,14 @@ use crate::service::shell::ATTEMPTS_MAX;
 use crate::service::{Action, Caller, Service, ServiceError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sync_core::domain::{DispatchId, EventId, ServiceOrderId};
+use sync_core::domain::{DispatchId, EventId, ServiceOrderId, Timestamp};
+
+/// Longest event, bytes.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Most events that one service order keeps from before it came.
+const AHEAD_MAX: u32 = 100;
+/// In the audit trail: an event that waits for its service order.
+const EVENT_AHEAD: &str = "EVENT_AHEAD_OF_ORDER";
 
 /// What a consumed event did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,8 +42,10 @@ pub enum IngestEffect {
     Applied,
     /// It had been consumed before, or its natural key had (rule 18).
     Duplicate,
-    /// It came too late to change anything: the visit had ended.
+    /// There is nothing for it to change: the visit had ended, or what it tells of is not dispatch's.
     NoEffect,
+    /// Its service order is not known yet; it takes effect when that comes.
+    Waiting,
 }
 
 impl Service {
@@ -44,16 +57,19 @@ impl Service {
     /// effect's own errors otherwise.
     pub async fn ingest(&self, caller: &Caller, json: &str) -> Result<Ingested, ServiceError> {
         caller.may(Action::Ingest)?;
-        let Consumed { event_id, effect } = decide::read(&caller.tenant, json)?;
+        let Consumed { event_id, key, at, effect } = decide::read(&caller.tenant, json)?;
         let (dispatch_id, effect) = match effect {
-            Effect::Schedule { request, location } => self.schedule(caller, &event_id, *request, location).await?,
-            Effect::Cancel { order, reason } => {
-                self.on_order(caller, &event_id, &order, |draft| office::cancel(draft, &caller.user, &reason)).await?
+            Effect::Schedule { request, location } => {
+                let order = request.service_order_id.clone();
+                let (dispatch, effect) = self.schedule(caller, &key, *request, location).await?;
+                if let Some(dispatch) = &dispatch {
+                    self.catch_up(caller, &order, dispatch, at).await?;
+                }
+                (dispatch, effect)
             }
-            Effect::Escalate { order } => {
-                self.on_order(caller, &event_id, &order, |draft| office::escalate(draft, &caller.user)).await?
-            }
-            Effect::Stock(change) => (None, self.stock(caller, &event_id, &change).await?),
+            Effect::OnOrder { order, what } => self.on_order(caller, &order, Ahead { key, at, what }).await?,
+            Effect::Stock(change) => (None, self.stock(caller, &key, &change).await?),
+            Effect::Nothing => (None, IngestEffect::NoEffect),
         };
         Ok(Ingested { event_id, dispatch_id, effect })
     }
@@ -100,26 +116,79 @@ impl Service {
         Err(ServiceError::Busy)
     }
 
-    /// Changes the dispatch of a service order.
+    /// Something happened to a service order: its dispatch changes, now or when there is one.
     async fn on_order(
         &self,
         caller: &Caller,
-        event: &EventId,
         order: &ServiceOrderId,
-        decide: impl Fn(&mut Draft) -> Result<(), ServiceError> + Send,
+        event: Ahead,
     ) -> Result<(Option<DispatchId>, IngestEffect), ServiceError> {
+        let mut dispatch = self.store().by_service_order(&caller.tenant, order).await?;
+        if dispatch.is_none() {
+            self.keep(caller, order, &event).await?;
+            dispatch = self.store().by_service_order(&caller.tenant, order).await?;
+        }
+        match dispatch {
+            None => Ok((None, IngestEffect::Waiting)),
+            Some(dispatch) => {
+                let effect = self.on_dispatch(caller, &dispatch, &event).await?;
+                Ok((Some(dispatch), effect))
+            }
+        }
+    }
+
+    /// Keeps an event until its service order comes.
+    async fn keep(&self, caller: &Caller, order: &ServiceOrderId, event: &Ahead) -> Result<(), ServiceError> {
+        let frame = self.frame(&caller.tenant, caller.user.as_str());
+        let mut commit = bare_commit(&frame);
+        commit.audit.push(frame.audit(chain(order), EVENT_AHEAD, json!(event)));
+        commit.consumed = Some(event.waiting_key()?);
+        match self.commit_one(commit).await {
+            Ok(_) | Err(CommitError::AlreadyDone(_)) => Ok(()),
+            Err(CommitError::Conflict(_)) => Err(ServiceError::Busy),
+            Err(error) => Err(ServiceError::Internal(error.to_string())),
+        }
+    }
+
+    /// Lets take effect what came before its service order. Repeated without harm.
+    async fn catch_up(
+        &self,
+        caller: &Caller,
+        order: &ServiceOrderId,
+        dispatch: &DispatchId,
+        scheduled: Option<Timestamp>,
+    ) -> Result<(), ServiceError> {
+        for record in self.store().audit(&caller.tenant, &chain(order), 0, AHEAD_MAX).await? {
+            if record.action != EVENT_AHEAD {
+                continue;
+            }
+            let event: Ahead = serde_json::from_value(record.detail)
+                .map_err(|error| ServiceError::Internal(format!("an event kept for {order}: {error}")))?;
+            if !event.is_older_than(scheduled) {
+                self.on_dispatch(caller, dispatch, &event).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a dispatch.
+    async fn on_dispatch(
+        &self,
+        caller: &Caller,
+        dispatch: &DispatchId,
+        Ahead { key: event, what, .. }: &Ahead,
+    ) -> Result<IngestEffect, ServiceError> {
         let tenant = &caller.tenant;
-        let dispatch = self.store().by_service_order(tenant, order).await?;
-        let dispatch = dispatch.ok_or_else(|| ServiceError::ServiceOrderNotFound(order.clone()))?;
         for _ in 0..ATTEMPTS_MAX {
-            let opened = self.open(tenant, &dispatch).await?;
+            let opened = self.open(tenant, dispatch).await?;
             let mut draft = Draft::open(self.frame(tenant, caller.user.as_str()), self.ids(), opened);
-            match decide(&mut draft) {
+            let decided = match what {
+                OnOrder::Cancel { reason } => office::cancel(&mut draft, &caller.user, reason),
+                OnOrder::Escalate => office::escalate(&mut draft, &caller.user),
+            };
+            match decided {
                 Ok(()) => {}
-                Err(ServiceError::IllegalTransition { .. }) => {
-                    let effect = self.consume_only(caller, event).await?;
-                    return Ok((Some(dispatch), effect));
-                }
+                Err(ServiceError::IllegalTransition { .. }) => return self.consume_only(caller, event).await,
                 Err(error) => return Err(error),
             }
             draft.consumed = Some(event.clone());
@@ -129,11 +198,9 @@ impl Service {
                 Ok(committed) => {
                     self.tell(news, &committed.feed);
                     self.0.documents.put(tenant, finished.after);
-                    return Ok((Some(dispatch), IngestEffect::Applied));
+                    return Ok(IngestEffect::Applied);
                 }
-                Err(CommitError::AlreadyDone("consumed event")) => {
-                    return Ok((Some(dispatch), IngestEffect::Duplicate));
-                }
+                Err(CommitError::AlreadyDone("consumed event")) => return Ok(IngestEffect::Duplicate),
                 Err(CommitError::Conflict(_) | CommitError::AlreadyDone(_)) => {}
                 Err(error) => return Err(ServiceError::Internal(error.to_string())),
             }
@@ -175,4 +242,9 @@ impl Service {
             Err(error) => Err(ServiceError::Internal(error.to_string())),
         }
     }
+}
+
+/// The audit chain of a service order.
+fn chain(order: &ServiceOrderId) -> String {
+    format!("service-order:{order}")
 }

@@ -63,6 +63,22 @@ pub const SWEEP_FAILURES: &str = "crm_dispatch_sweep_failed_dispatches_total";
 pub const BREACHES: &str = "crm_dispatch_sla_decisions_total";
 /// 1 while this node answers that it is ready.
 pub const READY: &str = "crm_dispatch_ready";
+/// Consumed events, by `topic` and `outcome`.
+pub const CONSUMED: &str = "crm_dispatch_consumed_events_total";
+/// How long consumed events took until their effect was stored, by `topic`.
+pub const CONSUMED_SECONDS: &str = "crm_dispatch_consumed_event_seconds";
+/// Attempts at consumed events that have to be made again, by `topic`.
+pub const CONSUMER_RETRIES: &str = "crm_dispatch_consumer_retries_total";
+/// 1 while a partition waits for something that is away, by `topic` and `partition`.
+pub const CONSUMER_BLOCKED: &str = "crm_dispatch_consumer_blocked";
+/// Events not consumed yet, by `topic` and `partition`.
+pub const CONSUMER_LAG: &str = "crm_dispatch_consumer_lag";
+/// Changes of the partitions that this node has, by `kind`.
+pub const CONSUMER_REBALANCES: &str = "crm_dispatch_consumer_rebalances_total";
+/// Offset commits that failed.
+pub const CONSUMER_COMMITS_FAILED: &str = "crm_dispatch_consumer_commits_failed_total";
+/// Dead letters, by `topic` and `reason`.
+pub const DEAD_LETTERS: &str = "crm_dispatch_consumer_dead_letters_total";
 
 /// Every figure: its name, how it behaves, what it says.
 pub const METRICS: &[(&str, Kind, &str)] = &[
@@ -102,6 +118,18 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (SWEEP_SECONDS, Kind::Seconds, "Time that a sweep took."),
     (SWEEP_FAILURES, Kind::Counter, "Dispatches that a sweep failed on; the next one tries again."),
     (BREACHES, Kind::Counter, "Service-level breaches announced, confirmed or retracted."),
+    (
+        CONSUMED,
+        Kind::Counter,
+        "Events consumed from Kafka, by topic and outcome: applied, duplicate, no_effect, waiting (for its order), dead_letter.",
+    ),
+    (CONSUMED_SECONDS, Kind::Seconds, "Time from taking an event until its effect was stored, retries included, by topic."),
+    (CONSUMER_RETRIES, Kind::Counter, "Attempts at consumed events that have to be made again, by topic."),
+    (CONSUMER_BLOCKED, Kind::Gauge, "1 while a partition waits for something that is away, by topic and partition."),
+    (CONSUMER_LAG, Kind::Gauge, "Events of a partition of this node that are not consumed yet, by topic and partition."),
+    (CONSUMER_REBALANCES, Kind::Counter, "Changes of this node's partitions by kind: assigned, revoked, lost."),
+    (CONSUMER_COMMITS_FAILED, Kind::Counter, "Offset commits that failed; the next one covers them."),
+    (DEAD_LETTERS, Kind::Counter, "Consumed events that went to the dead letters, by topic and reason (the x-error-code)."),
     (READY, Kind::Gauge, "1 while this node answers that it is ready, 0 while it drains or the database is gone."),
 ];
 

@@ -4,6 +4,7 @@
 //! [`topics`] makes what is missing, [`relay`] publishes.
 
 pub mod bench;
+pub mod consume;
 pub mod encoding;
 mod producer;
 pub mod registry;
@@ -11,7 +12,11 @@ pub mod relay;
 pub mod topics;
 
 use crate::config::KafkaConfig;
+use crate::service::Service;
+use consume::SchemaSource;
 use rdkafka::ClientConfig;
+use registry::{Registry, RegistryError};
+use std::sync::Arc;
 
 /// How long a broker may take to answer a question about the cluster.
 pub(crate) const BROKER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -48,4 +53,25 @@ pub fn client(config: &KafkaConfig) -> ClientConfig {
 /// librdkafka's own words, for who looks for them; what matters is said by whoever holds the client, once.
 pub(crate) fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
     tracing::debug!(target: "librdkafka", ?level, facility, "{message}");
+}
+
+/// Starts consuming as configured.
+///
+/// # Errors
+/// Which setting cannot be used, and why.
+pub(crate) fn start_consumers(config: &KafkaConfig, service: Service) -> Result<consume::Consumers, String> {
+    let schemas = schemas(config).map_err(|error| error.to_string())?;
+    let consumers = consume::Consumers::start(&config.consuming(), &client(config), schemas, service);
+    consumers.map_err(|error| error.to_string())
+}
+
+/// Where consumed Avro finds its schemas; `None` where no registry is configured.
+///
+/// # Errors
+/// A setting that makes no sense.
+pub fn schemas(config: &KafkaConfig) -> Result<Option<Arc<dyn SchemaSource>>, RegistryError> {
+    Ok(match config.schema_registry_url {
+        Some(_) => Some(Arc::new(Registry::new(config)?)),
+        None => None,
+    })
 }

@@ -1,7 +1,9 @@
 //! The schema registry's public REST API, as far as it is needed: look up, check, register, read.
 
+use super::consume::{SchemaError, SchemaSource};
 use crate::auth::Secret;
 use crate::config::KafkaConfig;
+use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, StatusCode, Uri, header};
@@ -209,6 +211,17 @@ impl Registry {
                 Ok(Answer::Refused(status, refusal))
             }
         }
+    }
+}
+
+#[async_trait]
+impl SchemaSource for Registry {
+    async fn schema(&self, id: u32) -> Result<String, SchemaError> {
+        Registry::schema(self, id).await.map_err(|error| match error {
+            RegistryError::UnknownSchema(_) => SchemaError::Unknown(error.to_string()),
+            // Whatever else it is, somebody can mend it, and the event is still there then.
+            other => SchemaError::Unreachable(other.to_string()),
+        })
     }
 }
 

@@ -54,13 +54,14 @@ pub enum TopicError {
     Settings(String),
 }
 
-struct Quiet;
+/// A client whose holder says what matters.
+pub(super) struct Quiet;
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         super::log(level, facility, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason, "administration");
+        tracing::debug!(target: "librdkafka", %error, reason, "client");
     }
 }
 

@@ -60,7 +60,7 @@ pub struct IngestLine {
     /// The dispatch concerned, if any.
     #[schema(example = "DSP-100")]
     pub dispatch_id: Option<String>,
-    /// `APPLIED`, `DUPLICATE`, `NO_EFFECT`; null when it failed.
+    /// `APPLIED`, `DUPLICATE`, `NO_EFFECT`, `WAITING` (for its service order); null when it failed.
     #[schema(example = "APPLIED")]
     pub effect: Option<String>,
     /// Why it failed; send it again only where the code is `BUSY` or `INTERNAL`.
