@@ -38,9 +38,7 @@ pub(crate) async fn run(file: Option<&Path>, options: &DeadLettersOptions) -> Re
     };
     let store = if options.retry { Some(open_store(&config).await?.0) } else { None };
     let retry = match &store {
-        Some(store) => {
-            Some(Retry::new(&consume, schemas(&config.kafka)?, service(store, &config, Parts::default())))
-        }
+        Some(store) => Some(Retry::new(&consume, schemas(&config.kafka)?, service(store, &config, Parts::default()))),
         None => None,
     };
     let (mut seen, mut mended) = (0_u64, 0_u64);

@@ -14,9 +14,8 @@ const TENANT: &str = "tenant-001";
 const ORDERS: usize = 30;
 
 fn service(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set; start the test services: eval \"$(scripts/services up)\"")
-    })
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; start the test services: eval \"$(scripts/services up)\""))
 }
 
 /// Another system's client: publishes, makes topics, tells what the group has not committed.
@@ -147,7 +146,8 @@ async fn a_server_killed_after_the_effect_and_before_the_offset_consumes_again_a
     // Offsets are committed once an hour: the effects are there long before.
     let node = Node::start(directory.path(), &prefix, 3_600_000);
     let office = Office::new(directory.path(), &prefix);
-    let site = json!({ "name": "Bakery", "address": "Ring 1", "coordinates": { "latitude": 48.2, "longitude": 16.37 } });
+    let site =
+        json!({ "name": "Bakery", "address": "Ring 1", "coordinates": { "latitude": 48.2, "longitude": 16.37 } });
     office.put(&node, "locations/LOC-10", site).await;
     office.put(&node, "technicians/TECH-10", json!({ "name": "Anna" })).await;
     python(&records);

@@ -120,10 +120,16 @@ impl ConsumeConfig {
             let fine = (1..=149).contains(&name.len())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
             if !fine {
-                return bad("topics", format!("has {name:?}; a topic has 1 to 149 letters, digits, \".\", \"_\", \"-\""));
+                return bad(
+                    "topics",
+                    format!("has {name:?}; a topic has 1 to 149 letters, digits, \".\", \"_\", \"-\""),
+                );
             }
             if names[..index].contains(name) {
-                return bad("topics", format!("has {name:?} twice; each kind of event, and the dead letters, has its own"));
+                return bad(
+                    "topics",
+                    format!("has {name:?} twice; each kind of event, and the dead letters, has its own"),
+                );
             }
         }
         for (key, value, min, max) in [

@@ -1,7 +1,7 @@
 //! Kafka: where it is, how to sign in there, and in which form events are told.
 
-use super::validate::{error, range};
 use super::consume::ConsumeConfig;
+use super::validate::{error, range};
 use super::{ConfigError, list};
 use crate::auth::Secret;
 use serde::Deserialize;

@@ -199,13 +199,21 @@ mod tests {
             (&[("CRM_DISPATCH__KAFKA__SCHEMA_REGISTRY_URL", "http://u:hunter2@r")], "without user and password"),
             (&[("CRM_DISPATCH__KAFKA__LINGER_MS", "2000")], "kafka.linger_ms is 2000; use 0 to 1000"),
             (&[("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true")], "kafka.consume.enabled needs kafka.brokers"),
-            (&[KAFKA, ("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true")], "kafka.consume.tenants is empty; name the tenants"),
+            (
+                &[KAFKA, ("CRM_DISPATCH__KAFKA__CONSUME__ENABLED", "true")],
+                "kafka.consume.tenants is empty; name the tenants",
+            ),
             (
                 &[KAFKA, CONSUME.0, CONSUME.1, ("CRM_DISPATCH__KAFKA__CONSUME__TOPICS__SLA_BREACHED", "a topic")],
                 "kafka.consume.topics has \"a topic\"",
             ),
             (
-                &[KAFKA, CONSUME.0, CONSUME.1, ("CRM_DISPATCH__KAFKA__CONSUME__DEAD_LETTER_TOPIC", "inventory.stock.changed")],
+                &[
+                    KAFKA,
+                    CONSUME.0,
+                    CONSUME.1,
+                    ("CRM_DISPATCH__KAFKA__CONSUME__DEAD_LETTER_TOPIC", "inventory.stock.changed"),
+                ],
                 "kafka.consume.topics has \"inventory.stock.changed\" twice",
             ),
             (

@@ -123,13 +123,25 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Kind::Counter,
         "Events consumed from Kafka, by topic and outcome: applied, duplicate, no_effect, waiting (for its order), dead_letter.",
     ),
-    (CONSUMED_SECONDS, Kind::Seconds, "Time from taking an event until its effect was stored, retries included, by topic."),
+    (
+        CONSUMED_SECONDS,
+        Kind::Seconds,
+        "Time from taking an event until its effect was stored, retries included, by topic.",
+    ),
     (CONSUMER_RETRIES, Kind::Counter, "Attempts at consumed events that have to be made again, by topic."),
     (CONSUMER_BLOCKED, Kind::Gauge, "1 while a partition waits for something that is away, by topic and partition."),
-    (CONSUMER_LAG, Kind::Gauge, "Events of a partition of this node that are not consumed yet, by topic and partition."),
+    (
+        CONSUMER_LAG,
+        Kind::Gauge,
+        "Events of a partition of this node that are not consumed yet, by topic and partition.",
+    ),
     (CONSUMER_REBALANCES, Kind::Counter, "Changes of this node's partitions by kind: assigned, revoked, lost."),
     (CONSUMER_COMMITS_FAILED, Kind::Counter, "Offset commits that failed; the next one covers them."),
-    (DEAD_LETTERS, Kind::Counter, "Consumed events that went to the dead letters, by topic and reason (the x-error-code)."),
+    (
+        DEAD_LETTERS,
+        Kind::Counter,
+        "Consumed events that went to the dead letters, by topic and reason (the x-error-code).",
+    ),
     (READY, Kind::Gauge, "1 while this node answers that it is ready, 0 while it drains or the database is gone."),
 ];
 

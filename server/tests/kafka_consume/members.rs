@@ -22,7 +22,8 @@ async fn members_come_and_go_in_mid_load_and_nothing_is_lost_doubled_or_swapped(
     let mut records: Vec<Value> = Vec::new();
     for quantity in 1..=CHANGES {
         for technician in 0..TECHNICIANS {
-            let payload = json!({ "technicianId": format!("TECH-{technician}"), "partNumber": "FILTER", "quantity": quantity });
+            let payload =
+                json!({ "technicianId": format!("TECH-{technician}"), "partNumber": "FILTER", "quantity": quantity });
             records.push(world.event("StockChangedEvent", &format!("evt-{technician}-{quantity}"), payload));
         }
     }

@@ -2,9 +2,9 @@
 
 use crate::world::{TENANT, World, header, metric};
 use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use crm_dispatch_server::events::kafka::consume::letters::{DeadLetter, DeadLetters, Retry};
 use crm_dispatch_server::service::ingest::IngestEffect;
-use base64::prelude::BASE64_STANDARD;
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -17,7 +17,8 @@ async fn poison_among_good_events_goes_whole_to_the_dead_letters_and_the_partiti
         world.event("ServiceOrderScheduledEvent", &format!("evt-{n}"), payload)
     };
     let topic = world.topic("ServiceOrderScheduledEvent").to_owned();
-    let bytes = |key: &str, value: &[u8]| json!({ "topic": topic, "key": key, "base64": BASE64_STANDARD.encode(value) });
+    let bytes =
+        |key: &str, value: &[u8]| json!({ "topic": topic, "key": key, "base64": BASE64_STANDARD.encode(value) });
     let event = |key: &str, change: &dyn Fn(&mut Value)| {
         let payload = json!({ "serviceOrderId": key, "locationId": "LOC-1" });
         let mut record = world.event("ServiceOrderScheduledEvent", &format!("evt-{key}"), payload);
@@ -56,7 +57,8 @@ async fn poison_among_good_events_goes_whole_to_the_dead_letters_and_the_partiti
     for (n, (_, _, record)) in (0..).zip(&poison) {
         records.push(good(n));
         let mut record = record.clone();
-        record["headers"] = json!([["traceparent", "00-1-2-01"], ["x-error-code", "OF_ANOTHER_TIME"], ["nothing", null]]);
+        record["headers"] =
+            json!([["traceparent", "00-1-2-01"], ["x-error-code", "OF_ANOTHER_TIME"], ["nothing", null]]);
         records.push(record);
     }
     records.push(good(99));
@@ -90,12 +92,24 @@ async fn poison_among_good_events_goes_whole_to_the_dead_letters_and_the_partiti
         assert_eq!(head("traceparent"), "00-1-2-01", "{key}: its own headers are kept");
         let names: Vec<&str> = letter.headers().unwrap().iter().map(|header| header.key).collect();
         assert!(names.contains(&"nothing"), "{key}: one without a value too");
-        assert_eq!(names.iter().filter(|name| **name == "x-error-code").count(), 1, "{key}: an older reason is replaced");
+        assert_eq!(
+            names.iter().filter(|name| **name == "x-error-code").count(),
+            1,
+            "{key}: an older reason is replaced"
+        );
     }
     let counted = metric("crm_dispatch_consumer_dead_letters_total", &[&topic, "reason=\"TENANT_UNKNOWN\""]);
     assert_eq!(counted, 2.0);
     assert_eq!(world.consumed("dead_letter"), 13.0);
-    assert!(world.service.store().by_service_order(&"tenant-666".parse().unwrap(), &"foreign".parse().unwrap()).await.unwrap().is_none());
+    assert!(
+        world
+            .service
+            .store()
+            .by_service_order(&"tenant-666".parse().unwrap(), &"foreign".parse().unwrap())
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_ne!(TENANT, "tenant-666");
 
     // Tried again once the site is known, that one has its effect.
@@ -106,7 +120,8 @@ async fn poison_among_good_events_goes_whole_to_the_dead_letters_and_the_partiti
     let request = crm_dispatch_server::service::Request::plain(&admin);
     world.service.put_location(request, &"LOC-404".parse().unwrap(), site.unwrap()).await.unwrap();
     let retry = Retry::new(&world.config, None, world.service.clone());
-    let letters: Vec<DeadLetter> = DeadLetters::open(&world.config, &world.client()).unwrap().map(Result::unwrap).collect();
+    let letters: Vec<DeadLetter> =
+        DeadLetters::open(&world.config, &world.client()).unwrap().map(Result::unwrap).collect();
     assert_eq!(letters.len(), poison.len());
     for letter in &letters {
         let done = retry.again(letter).await;

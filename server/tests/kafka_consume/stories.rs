@@ -86,7 +86,8 @@ async fn each_event_has_its_effect_once_in_both_encodings() {
 
 /// Writes to the database fail while somebody else holds it.
 async fn take_the_database(world: &World) -> SqliteConnection {
-    let mut thief = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&world.database)).await.unwrap();
+    let mut thief =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&world.database)).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut thief).await.unwrap();
     thief
 }
@@ -177,8 +178,10 @@ async fn events_wait_for_a_database_that_is_taken_and_then_have_their_effect() {
         .collect();
     world.publish(&orders);
     let member = world.member();
-    until("they are tried", || async { metric("crm_dispatch_consumer_lag", &[&world.config.topics.service_order_scheduled]) == 20.0 })
-        .await;
+    until("they are tried", || async {
+        metric("crm_dispatch_consumer_lag", &[&world.config.topics.service_order_scheduled]) == 20.0
+    })
+    .await;
     assert_eq!(world.behind(), 20, "no offset without an effect");
     thief.close().await.unwrap();
     world.caught_up().await;

@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use sync_core::domain::geo::Coordinates;
 use sync_core::domain::{ServiceOrderId, TenantId};
@@ -33,9 +33,8 @@ pub(crate) const TENANT: &str = "tenant-001";
 
 /// A variable that `scripts/services` sets.
 pub(crate) fn service(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set; start the test services: eval \"$(scripts/services up)\"")
-    })
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; start the test services: eval \"$(scripts/services up)\""))
 }
 
 pub(crate) fn id<T: TryFrom<String>>(text: &str) -> T
@@ -145,7 +144,8 @@ impl World {
 
     async fn make_topics(&self) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let topics = self.config.topics.all().map(|name| NewTopic::new(name, self.partitions, TopicReplication::Fixed(1)));
+        let topics =
+            self.config.topics.all().map(|name| NewTopic::new(name, self.partitions, TopicReplication::Fixed(1)));
         for made in admin.create_topics(&topics, &AdminOptions::new()).await.unwrap() {
             made.unwrap();
         }
@@ -255,7 +255,8 @@ impl World {
     /// Everything in the dead-letter topic, `count` letters at least.
     pub(crate) fn dead_letters(&self, count: usize) -> Vec<OwnedMessage> {
         let mut client = self.client();
-        let reader: BaseConsumer = client.set("group.id", "nobody").set("enable.auto.commit", "false").create().unwrap();
+        let reader: BaseConsumer =
+            client.set("group.id", "nobody").set("enable.auto.commit", "false").create().unwrap();
         let topic = self.config.dead_letter_topic.as_str();
         let began = Instant::now();
         let partitions = loop {

@@ -106,7 +106,11 @@ async fn poison_names_its_problem() {
 async fn a_breach_escalates_once_however_often_it_is_told() {
     let world = World::new().await;
     let erp = caller("tenant-1", "erp", Role::Integration);
-    let scheduled = event("ServiceOrderScheduledEvent", 1, json!({ "serviceOrderId": "SO-1", "locationId": "LOC-1", "priority": "LOW" }));
+    let scheduled = event(
+        "ServiceOrderScheduledEvent",
+        1,
+        json!({ "serviceOrderId": "SO-1", "locationId": "LOC-1", "priority": "LOW" }),
+    );
     let dispatch = world.service.ingest(&erp, &scheduled).await.unwrap().dispatch_id.unwrap();
     let arrival = json!({ "serviceOrderId": "SO-1", "slaType": "ARRIVAL", "deadline": "2026-02-03T09:00:00Z" });
     for (number, effect) in [(2, IngestEffect::Applied), (2, IngestEffect::Duplicate), (3, IngestEffect::Duplicate)] {
@@ -124,12 +128,22 @@ async fn what_happens_to_an_order_before_it_is_known_takes_effect_when_it_comes(
     let world = World::new().await;
     let erp = caller("tenant-1", "erp", Role::Integration);
     let told = |name, number, at: &str, payload| event(name, number, payload).replace("2026-02-03T06:00:00Z", at);
-    let cancelled = told("ServiceOrderCancelledEvent", 1, "2026-02-03T07:00:00Z", json!({ "serviceOrderId": "SO-1", "reason": "moved" }));
+    let cancelled = told(
+        "ServiceOrderCancelledEvent",
+        1,
+        "2026-02-03T07:00:00Z",
+        json!({ "serviceOrderId": "SO-1", "reason": "moved" }),
+    );
     for _ in 0..2 {
         let early = world.service.ingest(&erp, &cancelled).await.unwrap();
         assert_eq!((early.effect, early.dispatch_id), (IngestEffect::Waiting, None));
     }
-    let scheduled = told("ServiceOrderScheduledEvent", 2, "2026-02-03T06:00:00Z", json!({ "serviceOrderId": "SO-1", "locationId": "LOC-1" }));
+    let scheduled = told(
+        "ServiceOrderScheduledEvent",
+        2,
+        "2026-02-03T06:00:00Z",
+        json!({ "serviceOrderId": "SO-1", "locationId": "LOC-1" }),
+    );
     let made = world.service.ingest(&erp, &scheduled).await.unwrap();
     assert_eq!(made.effect, IngestEffect::Applied);
     let view = world.see(&made.dispatch_id.unwrap()).await;
@@ -140,7 +154,12 @@ async fn what_happens_to_an_order_before_it_is_known_takes_effect_when_it_comes(
     // A cancellation from before the order was scheduled anew is history.
     let cancelled = told("ServiceOrderCancelledEvent", 3, "2026-02-03T05:00:00Z", json!({ "serviceOrderId": "SO-2" }));
     assert_eq!(world.service.ingest(&erp, &cancelled).await.unwrap().effect, IngestEffect::Waiting);
-    let scheduled = told("ServiceOrderScheduledEvent", 4, "2026-02-03T06:00:00Z", json!({ "serviceOrderId": "SO-2", "locationId": "LOC-1" }));
+    let scheduled = told(
+        "ServiceOrderScheduledEvent",
+        4,
+        "2026-02-03T06:00:00Z",
+        json!({ "serviceOrderId": "SO-2", "locationId": "LOC-1" }),
+    );
     let made = world.service.ingest(&erp, &scheduled).await.unwrap();
     assert_eq!(world.see(&made.dispatch_id.unwrap()).await.status, VisitStatus::Pending);
 }
@@ -151,7 +170,8 @@ async fn nodes_that_consume_the_same_order_at_once_make_one_dispatch_and_lose_no
     let erp = caller("tenant-1", "erp", Role::Integration);
     for number in 0..25 {
         let order = format!("SO-{number}");
-        let scheduled = |id| event("ServiceOrderScheduledEvent", id, json!({ "serviceOrderId": order, "locationId": "LOC-1" }));
+        let scheduled =
+            |id| event("ServiceOrderScheduledEvent", id, json!({ "serviceOrderId": order, "locationId": "LOC-1" }));
         let cancelled = event("ServiceOrderCancelledEvent", number * 10 + 3, json!({ "serviceOrderId": order }));
         let (one, other) = (scheduled(number * 10 + 1), scheduled(number * 10 + 2));
         let (one, other, cancelled) = tokio::join!(
@@ -176,7 +196,8 @@ async fn what_says_too_much_or_too_little_is_taken_as_far_as_it_goes() {
     let made = world.service.ingest(&erp, &event("ServiceOrderScheduledEvent", 1, bare)).await.unwrap();
     let dispatch = made.dispatch_id.unwrap();
     assert!(world.see(&dispatch).await.required_skills.is_empty(), "null is absent, and no skills: anybody can go");
-    let chatty = event("ServiceOrderCancelledEvent", 2, json!({ "serviceOrderId": "SO-1", "reason": "ä".repeat(9_000) }));
+    let chatty =
+        event("ServiceOrderCancelledEvent", 2, json!({ "serviceOrderId": "SO-1", "reason": "ä".repeat(9_000) }));
     assert_eq!(world.service.ingest(&erp, &chatty).await.unwrap().effect, IngestEffect::Applied);
     assert_eq!(world.see(&dispatch).await.cancellation.unwrap().reason.len(), 8_000);
     let warehouse = json!({ "warehouseId": "WH-1", "partNumber": "FILTER", "quantity": 3 });

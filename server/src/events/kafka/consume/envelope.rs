@@ -93,7 +93,8 @@ impl Decoder {
             return Ok(Arc::clone(known));
         }
         let Some(source) = &self.source else {
-            let message = format!("Avro of schema {id}, and no schema registry is configured: set kafka.schema_registry_url");
+            let message =
+                format!("Avro of schema {id}, and no schema registry is configured: set kafka.schema_registry_url");
             return Err(Unread::poison("SCHEMA_UNKNOWN", message));
         };
         let text = source.schema(id).await.map_err(|error| match error {

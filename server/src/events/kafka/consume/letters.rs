@@ -1,9 +1,11 @@
 //! The dead letters, read: for a person who looks, and to try them again once their cause is gone.
 
-use super::dead_letter::{ERROR_CODE, ERROR_MESSAGE, OMITTED_BYTES, ORIGINAL_OFFSET, ORIGINAL_PARTITION, ORIGINAL_TOPIC};
+use super::SchemaSource;
+use super::dead_letter::{
+    ERROR_CODE, ERROR_MESSAGE, OMITTED_BYTES, ORIGINAL_OFFSET, ORIGINAL_PARTITION, ORIGINAL_TOPIC,
+};
 use super::envelope::{Decoder, Unread};
 use super::work::Effects;
-use super::SchemaSource;
 use crate::config::ConsumeConfig;
 use crate::service::Service;
 use crate::service::ingest::IngestEffect;

@@ -84,7 +84,9 @@ impl Consumers {
     pub async fn stop(mut self) {
         self.stopping.store(true, Ordering::Release);
         if tokio::time::timeout(self.stop_timeout, &mut self.ended).await.is_err() {
-            tracing::warn!("the Kafka consumers did not leave their group in time; what they did last is consumed again");
+            tracing::warn!(
+                "the Kafka consumers did not leave their group in time; what they did last is consumed again"
+            );
         }
     }
 }

@@ -160,7 +160,8 @@ impl Worker {
         if attempt > 1 {
             self.blocked(0.0);
         }
-        metrics::histogram!(figures::CONSUMED_SECONDS, "topic" => self.topic.clone()).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(figures::CONSUMED_SECONDS, "topic" => self.topic.clone())
+            .record(began.elapsed().as_secs_f64());
         true
     }
 

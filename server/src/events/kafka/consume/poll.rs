@@ -1,8 +1,8 @@
 //! The thread that owns the consumer.
 
+use super::ConsumeError;
 use super::partition::Owned;
 use super::work::Work;
-use super::ConsumeError;
 use crate::config::ConsumeConfig;
 use crate::telemetry::metrics as figures;
 use rdkafka::client::ClientContext;
@@ -59,7 +59,9 @@ pub(super) fn start(
                 Some(consumer) => Ok(consumer),
                 None => settings.create_with_context(members.again()),
             };
-            match consumer.and_then(|consumer| serve(&config, &consumer, settings.get("bootstrap.servers").unwrap_or_default(), &stopping)) {
+            match consumer.and_then(|consumer| {
+                serve(&config, &consumer, settings.get("bootstrap.servers").unwrap_or_default(), &stopping)
+            }) {
                 Ok(()) => break,
                 Err(error) => tracing::error!(%error, "consuming from Kafka ended; it starts again"),
             }
@@ -203,7 +205,9 @@ impl Members {
         if !partition.paused && partition.is_full(events_max) {
             match consumer.pause(&one(&key)) {
                 Ok(()) => partition.paused = true,
-                Err(error) => tracing::warn!(%error, topic = key.0, partition = key.1, "a full partition was not paused"),
+                Err(error) => {
+                    tracing::warn!(%error, topic = key.0, partition = key.1, "a full partition was not paused")
+                }
             }
         }
     }
@@ -342,7 +346,9 @@ impl ConsumerContext for Members {
 impl ClientContext for Members {
     fn stats(&self, statistics: Statistics) {
         for key in self.owned().keys() {
-            let Some(it) = statistics.topics.get(&key.0).and_then(|topic| topic.partitions.get(&key.1)) else { continue };
+            let Some(it) = statistics.topics.get(&key.0).and_then(|topic| topic.partitions.get(&key.1)) else {
+                continue;
+            };
             if it.consumer_lag >= 0 {
                 lag(key, it.consumer_lag);
             } else if it.hi_offset >= 0 && it.lo_offset >= 0 {

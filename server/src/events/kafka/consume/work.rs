@@ -77,13 +77,14 @@ impl Work {
     /// has the broker's receipt.
     pub(super) async fn take(&self, message: &OwnedMessage, attempt: u32) -> Result<Done, NotNow> {
         let Ok(_permit) = self.permits.acquire().await else { return Err(NotNow("the server is stopping".to_owned())) };
-        let (code, reason) = match AssertUnwindSafe(self.effects.of(message.topic(), message.payload())).catch_unwind().await {
-            Ok(Ok(effect)) => return Ok(self.count(message, Done::Effect(effect))),
-            Ok(Err(Unread::Poison { code, message })) => (code, message),
-            Ok(Err(Unread::NotNow(reason))) => return Err(NotNow(reason)),
-            Err(_) if attempt < PANICS_MAX => return Err(NotNow("the service panicked".to_owned())),
-            Err(_) => ("PANIC", format!("the service panicked {PANICS_MAX} times over it")),
-        };
+        let (code, reason) =
+            match AssertUnwindSafe(self.effects.of(message.topic(), message.payload())).catch_unwind().await {
+                Ok(Ok(effect)) => return Ok(self.count(message, Done::Effect(effect))),
+                Ok(Err(Unread::Poison { code, message })) => (code, message),
+                Ok(Err(Unread::NotNow(reason))) => return Err(NotNow(reason)),
+                Err(_) if attempt < PANICS_MAX => return Err(NotNow("the service panicked".to_owned())),
+                Err(_) => ("PANIC", format!("the service panicked {PANICS_MAX} times over it")),
+            };
         self.dead_letters
             .write(message, code, &reason)
             .await
@@ -94,7 +95,8 @@ impl Work {
     }
 
     fn count(&self, message: &OwnedMessage, done: Done) -> Done {
-        metrics::counter!(figures::CONSUMED, "topic" => message.topic().to_owned(), "outcome" => done.name()).increment(1);
+        metrics::counter!(figures::CONSUMED, "topic" => message.topic().to_owned(), "outcome" => done.name())
+            .increment(1);
         done
     }
 }
