@@ -15,7 +15,7 @@ use sync_core::domain::{
     ChecklistItemId, DispatchId, FactKind, Position, TechnicianId, TenantId, Timestamp, VisitCard,
 };
 use sync_core::store::{
-    ActError, Acted, NewEdit, OpenOptions, Store, StoreError, TombstoneCard, VisitDetail, VisitQuery,
+    ActError, Acted, NewEdit, OpenOptions, Protection, Store, StoreError, TombstoneCard, VisitDetail, VisitQuery,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -98,7 +98,8 @@ pub fn client_config(setup: &PhoneSetup) -> ClientConfig {
 /// The store's.
 pub fn open_store(path: &Path, setup: &PhoneSetup) -> Result<Arc<Store>, StoreError> {
     let mut rng = StdRng::seed_from_u64(setup.seed);
-    let options = OpenOptions { app: "fleet 0.1".to_owned(), now: setup.clock.read().wall };
+    let options =
+        OpenOptions { app: "fleet 0.1".to_owned(), now: setup.clock.read().wall, protection: Protection::Unencrypted };
     let opened = Store::open(path, &options, &mut rng)?;
     opened.store.bind_user(&setup.tenant, &setup.technician, &mut rng)?;
     Ok(Arc::new(opened.store))

@@ -16,7 +16,7 @@ use sync_core::domain::{
     TombstoneReason, UserId, VisitCard, Window, fold, geo::Coordinates,
 };
 use sync_core::protocol::{Cursor, FeedItem};
-use sync_core::store::{FeedBatch, OpenOptions, Store};
+use sync_core::store::{FeedBatch, OpenOptions, Protection, Store};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -38,10 +38,10 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn write(path: &Path) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path) -> Result<(), Failure> {
     let midnight: Timestamp = "2026-02-03T00:00:00Z".parse()?;
     let mut rng = rand::rng();
-    let options = OpenOptions { app: "sample-store 1.0".into(), now: midnight };
+    let options = OpenOptions { app: "sample-store 1.0".into(), now: midnight, protection: Protection::Unencrypted };
     let store = Store::open(path, &options, &mut rng)?.store;
     store.bind_user(&TenantId::new("tenant-001")?, &TechnicianId::new("TECH-10")?, &mut rng)?;
 

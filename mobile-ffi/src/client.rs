@@ -3,7 +3,7 @@
 use crate::convert::{new_edit, parked_action, sync_status, timestamp};
 use crate::error::PhoneError;
 use crate::host::{
-    GoneVisitObserver, HostThreads, LogSink, NoticeObserver, SecureStorage, SyncStatusObserver, TokenProvider, Tokens,
+    GoneVisitObserver, LogSink, NoticeObserver, SecureStorage, SyncStatusObserver, TokenProvider, Tokens, Vault,
     VisitListObserver, VisitObserver, deliver,
 };
 use crate::log;
@@ -12,19 +12,16 @@ use crate::records::{
     Action, ActionTaken, ClientOptions, Encryption, GoneVisit, OpenNotice, ParkedAction, PositionFix, SignedIn,
     SignedOut, SyncReport, SyncStatus, VisitDetails, VisitFilter, VisitSummary,
 };
+use crate::threads::Threads;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use sync_core::client::{ClientConfig, Engine, EngineConfig, Event};
+use sync_core::client::{AtRest, ClientConfig, Engine, EngineConfig, Event};
 use sync_core::domain::{DispatchId, TechnicianId, TenantId};
 use sync_core::store::{Store, StoreError, VisitQuery};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Threads that drive connections and timers; the disk and the app have others.
-const ENGINE_THREADS: usize = 2;
-/// Most threads that wait for the disk.
-const DISK_THREADS_MAX: usize = 8;
 /// Observers at once; an app has a handful of screens.
 const SUBSCRIPTIONS_MAX: usize = 32;
 
@@ -34,22 +31,13 @@ const SUBSCRIPTIONS_MAX: usize = 32;
 pub struct DispatchClient {
     engine: Arc<Engine>,
     subscriptions: Mutex<JoinSet<()>>,
-    threads: HostThreads,
-    runtime: Option<Runtime>,
+    host: Threads,
+    runtime: Threads,
 }
 
 impl std::fmt::Debug for DispatchClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DispatchClient").field("engine", &self.engine).finish_non_exhaustive()
-    }
-}
-
-impl Drop for DispatchClient {
-    fn drop(&mut self) {
-        // Foreign code may let go of the client on any thread, also on one of this runtime's.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -69,7 +57,8 @@ impl DispatchClient {
     /// becomes an error, and one that never returns is given up on.
     ///
     /// # Errors
-    /// [`PhoneError::AlreadyOpen`], [`PhoneError::DiskFull`], [`PhoneError::EncryptionUnavailable`], [`PhoneError::WrongKey`],
+    /// [`PhoneError::AlreadyOpen`], [`PhoneError::DiskFull`], [`PhoneError::EncryptionUnavailable`],
+    /// [`PhoneError::EncryptionMismatch`], [`PhoneError::KeyMissing`], [`PhoneError::WrongKey`],
     /// [`PhoneError::KeyUnavailable`], or [`PhoneError::StoreFailed`] when no file can lie there. A file that cannot be used
     /// is no error: it is renamed, and [`Self::open_notice`] says so.
     #[uniffi::constructor]
@@ -79,24 +68,19 @@ impl DispatchClient {
         storage: Arc<dyn SecureStorage>,
         logs: Option<Arc<dyn LogSink>>,
     ) -> Result<Arc<Self>, PhoneError> {
-        let threads = HostThreads::new()?;
-        let runtime = engine_runtime(logs.map(|sink| log::dispatch_to(sink, options.log_level)))?;
+        let host = Threads::for_host()?;
+        let runtime = Threads::for_engine(logs.map(|sink| log::dispatch_to(sink, options.log_level)))?;
         let mut client = ClientConfig::new(options.server_url, Arc::new(Tokens(tokens)));
         client.network_at_start = options.network_at_start;
-        match options.encryption {
+        let at_rest = match options.encryption {
             Encryption::SecureStorage => {
-                drop(storage);
-                return Err(PhoneError::EncryptionUnavailable);
+                let threads = host.handle()?.clone();
+                AtRest::Encrypted(Arc::new(Vault { storage, threads }))
             }
-            Encryption::Off => {}
-        }
-        let engine = Engine::open(EngineConfig { path: options.path.into(), app: options.app, client })?;
-        Ok(Arc::new(Self {
-            engine: Arc::new(engine),
-            subscriptions: Mutex::new(JoinSet::new()),
-            threads,
-            runtime: Some(runtime),
-        }))
+            Encryption::Off => AtRest::Unencrypted,
+        };
+        let engine = Engine::open(EngineConfig { path: options.path.into(), app: options.app, client, at_rest })?;
+        Ok(Arc::new(Self { engine: Arc::new(engine), subscriptions: Mutex::new(JoinSet::new()), host, runtime }))
     }
 
     /// What the last opening, or waking up, found.
@@ -190,7 +174,7 @@ impl DispatchClient {
     /// says what remains.
     pub async fn sync_now(&self, deadline: Duration) -> Result<SyncReport, PhoneError> {
         let engine = Arc::clone(&self.engine);
-        let work = self.handle()?.spawn(async move { engine.sync_now(deadline).await });
+        let work = self.runtime.handle()?.spawn(async move { engine.sync_now(deadline).await });
         let _ended_with_the_call = AbortOnDrop(work.abort_handle());
         Ok(work.await.map_err(lost)??.into())
     }
@@ -279,6 +263,17 @@ impl DispatchClient {
         self.run(async move { Ok(engine.retry_parked(dispatch).await?) }).await
     }
 
+    /// Encrypts the file anew with a fresh key, which replaces the one in the secure storage; once in a while, and after a
+    /// suspicion. Cut off anywhere, the next [`Self::open`] finds the key that fits.
+    ///
+    /// # Errors
+    /// [`PhoneError::EncryptionMismatch`] when the file is not encrypted, [`PhoneError::KeyUnavailable`],
+    /// [`PhoneError::DiskFull`], [`PhoneError::Closed`], or the store's; the file is usable as before.
+    pub async fn rotate_key(&self) -> Result<(), PhoneError> {
+        let engine = Arc::clone(&self.engine);
+        self.run(async move { Ok(engine.rotate_key().await?) }).await
+    }
+
     /// A report for support, as JSON: versions, counts, the last errors. It holds no token, no key, and names no customer.
     ///
     /// # Errors
@@ -321,7 +316,7 @@ impl DispatchClient {
         let concerns = move |event: &Event| match event {
             Event::VisitsChanged(changed) => changed.contains(&this),
             Event::Ruled { dispatch, .. } => *dispatch == this,
-            Event::Refreshed | Event::Revoked { .. } | Event::ServerReplaced { .. } => true,
+            Event::Refreshed | Event::Revoked(_) | Event::ServerReplaced { .. } => true,
             Event::CaughtUp => false,
         };
         let look = move |engine: &Engine| Ok(held(engine.store().visit(&dispatch))?.map(VisitDetails::from));
@@ -375,24 +370,19 @@ impl DispatchClient {
 }
 
 impl DispatchClient {
-    /// The runtime is there until the client is dropped.
-    fn handle(&self) -> Result<&Handle, PhoneError> {
-        self.runtime.as_ref().map(Runtime::handle).ok_or(PhoneError::Closed)
-    }
-
     /// Runs on the engine's threads; goes on when the app no longer waits for it, so that an action is taken whole.
     async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, PhoneError>> + Send + 'static,
     ) -> Result<T, PhoneError> {
-        self.handle()?.spawn(work).await.map_err(lost)?
+        self.runtime.handle()?.spawn(work).await.map_err(lost)?
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PhoneError> + Send + 'static,
     ) -> Result<T, PhoneError> {
-        self.handle()?.spawn_blocking(work).await.map_err(lost)?
+        self.runtime.handle()?.spawn_blocking(work).await.map_err(lost)?
     }
 
     async fn read<T: Send + 'static>(
@@ -407,8 +397,8 @@ impl DispatchClient {
         &self,
         task: impl FnOnce(Arc<Engine>, Handle) -> F,
     ) -> Result<Arc<Subscription>, PhoneError> {
-        let threads = self.threads.handle().ok_or(PhoneError::Closed)?;
-        let runtime = self.handle()?;
+        let threads = self.host.handle()?.clone();
+        let runtime = self.runtime.handle()?;
         if self.engine.is_closed() {
             return Err(PhoneError::Closed);
         }
@@ -427,7 +417,7 @@ fn of_visits(event: &Event) -> bool {
         Event::VisitsChanged(_)
         | Event::Ruled { .. }
         | Event::Refreshed
-        | Event::Revoked { .. }
+        | Event::Revoked(_)
         | Event::ServerReplaced { .. } => true,
         Event::CaughtUp => false,
     }
@@ -445,23 +435,6 @@ fn lost(error: tokio::task::JoinError) -> PhoneError {
     } else {
         PhoneError::StoreFailed { reason: "the work was lost to a fault of the library".into() }
     }
-}
-
-fn engine_runtime(logs: Option<tracing::Dispatch>) -> Result<Runtime, PhoneError> {
-    let mut builder = Builder::new_multi_thread();
-    builder
-        .worker_threads(ENGINE_THREADS)
-        .max_blocking_threads(DISK_THREADS_MAX)
-        .thread_name("crm-dispatch")
-        .enable_io()
-        .enable_time();
-    if let Some(logs) = logs {
-        // The log is this client's, not the process's: every thread of the runtime has it for as long as it lives.
-        builder.on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&logs)));
-    }
-    builder
-        .build()
-        .map_err(|error| PhoneError::StoreFailed { reason: format!("the engine's threads cannot be started: {error}") })
 }
 
 /// To the domain's time, for those who hand a filter on.

@@ -8,7 +8,7 @@ use crate::records::{
     SyncStatus, TimeLine, Urgency, VisitDetails, VisitStage, VisitSummary,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use sync_core::client::{ConnectionError, Event, Phase, Status, SyncOutcome, TokenError};
+use sync_core::client::{ConnectionError, Event, Phase, Revoked, Status, SyncOutcome, TokenError};
 use sync_core::domain::plan::Priority;
 use sync_core::domain::{
     Answer, ChecklistItemId, FactKind, PartNumber, Position, SerialNumber, Timestamp, TombstoneReason, Verdict,
@@ -368,7 +368,9 @@ pub(crate) fn notice(event: Event) -> Option<Notice> {
             reason: verdict.reason.code().to_owned(),
         }),
         Event::ServerReplaced { requeued } => Some(Notice::ServerReplaced { requeued }),
-        Event::Revoked { sealed } => Some(Notice::Revoked { sealed }),
+        Event::Revoked(Revoked { handed_over, sealed, erased }) => {
+            Some(Notice::Revoked { handed_over, sealed, erased })
+        }
     }
 }
 

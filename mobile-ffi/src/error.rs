@@ -1,6 +1,6 @@
 //! The one error of the library, and the one table of what becomes what.
 
-use sync_core::client::EngineError;
+use sync_core::client::{EngineError, VaultError};
 use sync_core::domain::ids::IdError;
 use sync_core::domain::rules::legal::IllegalAct;
 use sync_core::store::{ActError, StoreError};
@@ -33,6 +33,16 @@ pub enum PhoneError {
     KeyUnavailable {
         /// For the log.
         reason: String,
+    },
+    /// There is a file, and the secure storage holds no key for it: a keychain that was reset, a file from a backup. The file
+    /// is untouched: bring back the key, or move the file away and tell the office what may be in it.
+    #[error("the secure storage holds no key for the store")]
+    KeyMissing,
+    /// The options do not say what the file is. It is untouched: open it as what it is.
+    #[error("the store is {}", if *.encrypted { "encrypted, and the options say that it is not" } else { "not encrypted, and the options say that it is" })]
+    EncryptionMismatch {
+        /// What the file is.
+        encrypted: bool,
     },
     /// This build of the library cannot encrypt: use one that can, or choose `Encryption::Off` knowingly.
     #[error("this build of the library cannot encrypt")]
@@ -125,6 +135,10 @@ impl From<StoreError> for PhoneError {
         match error {
             StoreError::AlreadyOpen(_) => Self::AlreadyOpen,
             StoreError::Closed => Self::Closed,
+            StoreError::WrongKey => Self::WrongKey,
+            StoreError::Encrypted => Self::EncryptionMismatch { encrypted: true },
+            StoreError::NotEncrypted => Self::EncryptionMismatch { encrypted: false },
+            StoreError::NoCipher => Self::EncryptionUnavailable,
             StoreError::DiskFull => Self::DiskFull,
             StoreError::File { .. } | StoreError::Database(_) | StoreError::Damaged(_) => {
                 Self::StoreFailed { reason: error.to_string() }
@@ -139,6 +153,8 @@ impl From<EngineError> for PhoneError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NotSignedIn => Self::NotSignedIn,
+            EngineError::KeyMissing => Self::KeyMissing,
+            EngineError::Vault(VaultError(reason)) => Self::KeyUnavailable { reason },
             EngineError::Store(error) => error.into(),
         }
     }

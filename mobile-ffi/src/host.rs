@@ -1,19 +1,17 @@
 //! What the app gives: tokens, a safe place for the key, a log, observers. All of it is foreign code, so each call is off
 //! the engine's threads: one that throws is an error, one that never returns costs a thread of its own and nothing else.
 
-use crate::error::PhoneError;
 use crate::records::{GoneVisit, Notice, SyncStatus, VisitDetails, VisitSummary};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use sync_core::client::{BoxFuture, TokenError, TokenNeed};
-use tokio::runtime::{Builder, Runtime};
+use sync_core::client::{BoxFuture, KeyVault, TokenError, TokenNeed, VaultError};
+use zeroize::Zeroizing;
 
 /// A token that has not come after this long does not come: a refresh over a bad network takes some seconds.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(30);
-/// Most calls into the app that are under way at once; those that never return stay among them.
-const HOST_THREADS_MAX: usize = 48;
-/// A thread that was not needed for this long ends.
-const HOST_THREAD_KEPT: Duration = Duration::from_secs(10);
+/// Secure storage that has not answered after this long does not answer: it asks a chip, not a network.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an app's own code answers when it cannot do what the library asks. Whatever else it throws becomes
 /// [`HostError::Failed`].
@@ -121,36 +119,6 @@ pub trait NoticeObserver: Send + Sync {
     fn on_notice(&self, notice: Notice) -> Result<(), HostError>;
 }
 
-/// Threads for calls into the app.
-#[derive(Debug)]
-pub(crate) struct HostThreads(Option<Runtime>);
-
-impl HostThreads {
-    pub(crate) fn new() -> Result<Self, PhoneError> {
-        let pool = Builder::new_current_thread()
-            .max_blocking_threads(HOST_THREADS_MAX)
-            .thread_keep_alive(HOST_THREAD_KEPT)
-            .thread_name("crm-dispatch-app")
-            .build()
-            .map_err(|error| PhoneError::StoreFailed { reason: format!("no thread can be started: {error}") })?;
-        Ok(Self(Some(pool)))
-    }
-
-    /// A hand for a task of the engine's.
-    pub(crate) fn handle(&self) -> Option<tokio::runtime::Handle> {
-        self.0.as_ref().map(|pool| pool.handle().clone())
-    }
-}
-
-impl Drop for HostThreads {
-    fn drop(&mut self) {
-        // A call that never returns must not hold up the app.
-        if let Some(pool) = self.0.take() {
-            pool.shutdown_background();
-        }
-    }
-}
-
 /// Calls `deliver` on a thread of the app's. An error is for the log: an observer that fails hears of the next change.
 pub(crate) async fn deliver(
     threads: &tokio::runtime::Handle,
@@ -160,6 +128,49 @@ pub(crate) async fn deliver(
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "an observer failed"),
         Err(lost) => tracing::warn!(%lost, "an observer was lost"),
+    }
+}
+
+/// The app's secure storage, as the engine wants it.
+pub(crate) struct Vault {
+    pub(crate) storage: Arc<dyn SecureStorage>,
+    pub(crate) threads: tokio::runtime::Handle,
+}
+
+impl Vault {
+    /// Calls the app on a thread of its own, and gives up on one that does not return.
+    fn ask<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn SecureStorage) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, VaultError> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let storage = Arc::clone(&self.storage);
+        self.threads.spawn_blocking(move || {
+            // Nobody waits for an answer that comes too late.
+            let _ = answer.send(call(&*storage));
+        });
+        match answered.recv_timeout(STORAGE_PATIENCE) {
+            Ok(result) => result.map_err(|error| VaultError(error.to_string())),
+            Err(RecvTimeoutError::Timeout) => Err(VaultError("the app's secure storage does not answer".into())),
+            Err(RecvTimeoutError::Disconnected) => Err(VaultError("the app's secure storage failed".into())),
+        }
+    }
+}
+
+impl KeyVault for Vault {
+    fn get(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+        let name = name.to_owned();
+        self.ask(move |storage| Ok(storage.get(name)?.map(Zeroizing::new)))
+    }
+
+    fn put(&self, name: &str, value: &[u8]) -> Result<(), VaultError> {
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.ask(move |storage| storage.put(name, value))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), VaultError> {
+        let name = name.to_owned();
+        self.ask(move |storage| storage.remove(name))
     }
 }
 

@@ -7,7 +7,7 @@
 //! - A panic never unwinds into Kotlin or Swift: UniFFI catches it and throws its internal error. An error that an app can
 //!   do something about is a [`PhoneError`].
 //!
-//! Rooms, in reading order: `client` (the object), `host` (what the app gives), `observe`, `log`, `records`, `convert`, `error`.
+//! Rooms, in reading order: `client` (the object), `host` (what the app gives), `observe`, `threads`, `log`, `records`, `convert`, `error`.
 //!
 //! `scripts/generate-bindings` writes the bindings; `uniffi.toml` at the top of the workspace names their packages.
 
@@ -18,6 +18,7 @@ mod host;
 mod log;
 mod observe;
 mod records;
+mod threads;
 
 pub use client::DispatchClient;
 pub use error::{Hindrance, PhoneError};

@@ -559,10 +559,15 @@ pub enum Notice {
         /// How many.
         requeued: u32,
     },
-    /// The device was revoked: its visits are gone from the phone, this many unsent actions are sealed.
+    /// The device was revoked, and its visits are gone from the phone. Shut the client down; whoever signs in next opens it
+    /// anew.
     Revoked {
-        /// How many.
+        /// Unsent actions that the server has now, in quarantine for the office.
+        handed_over: u32,
+        /// Unsent actions that could not be handed over: sealed on the phone, until their technician signs in again.
         sealed: u32,
+        /// The file and its key are destroyed. Never while something is sealed.
+        erased: bool,
     },
 }
 

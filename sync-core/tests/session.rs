@@ -256,12 +256,18 @@ fn silence_ends_a_connection() {
 }
 
 #[test]
-fn a_revoked_phone_is_heard_once_more_when_it_has_removed_what_it_held() {
+fn a_revoked_phone_hands_over_what_is_unsent_and_proves_that_it_has_removed_what_it_held() {
     let (mut session, _) = live(5, 5);
     let end = ServerInput::End { code: ByeCode::DeviceRevoked, retry_after_ms: None, message: String::new() };
     assert!(matches!(&session.handle(on(1), end.clone())[..], [ServerEffect::Send(ServerMessage::Bye(_))]));
     let late = PhoneMessage::Push(Push { id: 1, lanes: vec![], outbox: OutboxMark::default() });
-    assert!(session.handle(on(2), frame(&late)).is_empty(), "its changes are not");
+    assert!(matches!(&session.handle(on(2), frame(&late))[..], [ServerEffect::Commit(_)]));
+    let ack = PushAck { id: 1, lanes: vec![], feed: None };
+    let pushed = Pushed { ack: ack.clone(), made: vec![Cursor(6)], digest: Digest(1) };
+    let told = session.handle(on(2), ServerInput::Pushed(pushed));
+    assert_eq!(told, [ServerEffect::Send(ServerMessage::PushAck(ack))], "no news for a revoked phone");
+    let pull = PhoneMessage::Pull(Pull { cursor: Cursor(1) });
+    assert!(session.handle(on(2), frame(&pull)).is_empty());
     let wiped = Wiped { sealed: 3 };
     let effects = session.handle(on(3), frame(&PhoneMessage::Wiped(wiped)));
     assert_eq!(effects, [ServerEffect::Wiped(wiped), ServerEffect::Close]);

@@ -15,7 +15,7 @@ use std::path::Path;
 use store_support::*;
 use sync_core::domain::{FactKind, VisitStatus};
 use sync_core::protocol::Cursor;
-use sync_core::store::{OpenOptions, SetAsideReason, Store, StoreError, VisitQuery};
+use sync_core::store::{SetAsideReason, Store, StoreError, VisitQuery};
 
 fn raw(disk: &Disk) -> Connection {
     Connection::open(disk.path()).unwrap()
@@ -38,7 +38,7 @@ fn worked(visits: u32, actions: u32) -> (Disk, Office) {
 fn one_engine_a_file() {
     let disk = Disk::new();
     let first = disk.open(1);
-    let options = OpenOptions { app: "tests".into(), now: at(0) };
+    let options = options();
     let second = Store::open(&disk.path(), &options, &mut rng(2));
     assert!(matches!(second, Err(StoreError::AlreadyOpen(path)) if path == disk.path()));
     first.store.close().unwrap();

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sync_core::client::{BoxFuture, Client, ClientConfig, PhoneClock, TokenError, TokenNeed, TokenProvider};
 use sync_core::domain::{BootId, DispatchId, FactKind, TechnicianId, TenantId, Timestamp, VisitCard, VisitStatus};
-use sync_core::store::{Acted, DeviceNow, NewEdit, OpenOptions, Store, VisitQuery};
+use sync_core::store::{Acted, DeviceNow, NewEdit, OpenOptions, Protection, Store, VisitQuery};
 use tempfile::TempDir;
 
 pub const SECRET: &str = "a shared secret for tests only, long enough to be one";
@@ -268,24 +268,34 @@ impl World {
     }
 
     pub fn phone_with(&self, technician: &str, name: &str, setup: PhoneSetup) -> Phone {
-        let path = self.dir.path().join(format!("{name}.db"));
-        let tokens = setup.tokens.unwrap_or_else(|| Arc::new(FixedTokens::new(vec![self.token(technician)])));
-        let clock =
-            Arc::new(TestPhoneClock { world: self.clock.clone(), off_by: setup.off_by, started: Instant::now() });
-        let url = setup.url.unwrap_or_else(|| self.url());
-        let mut config = ClientConfig::new(url, tokens);
-        config.clock = clock;
-        config.seed = Some(setup.seed);
-        config.network_at_start = setup.online;
-        config.tls = setup.tls;
+        let path = self.phone_file(name);
         let seed = setup.seed ^ name.bytes().fold(17, |sum, byte| sum * 31 + u64::from(byte));
+        let config = self.client_config(technician, setup);
         let mut rng = StdRng::seed_from_u64(seed);
-        let options = OpenOptions { app: "story 1.0".into(), now: config.clock.now().wall };
+        let options =
+            OpenOptions { app: "story 1.0".into(), now: config.clock.now().wall, protection: Protection::Unencrypted };
         let opened = Store::open(&path, &options, &mut rng).unwrap();
         let tenant: TenantId = TENANT.parse().unwrap();
         opened.store.bind_user(&tenant, &technician.parse::<TechnicianId>().unwrap(), &mut rng).unwrap();
         let client = Client::start(Arc::new(opened.store), config);
         Phone { client, path }
+    }
+
+    pub fn phone_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.db"))
+    }
+
+    /// How a phone of `technician` reaches this server.
+    pub fn client_config(&self, technician: &str, setup: PhoneSetup) -> ClientConfig {
+        let tokens = setup.tokens.unwrap_or_else(|| Arc::new(FixedTokens::new(vec![self.token(technician)])));
+        let clock =
+            Arc::new(TestPhoneClock { world: self.clock.clone(), off_by: setup.off_by, started: Instant::now() });
+        let mut config = ClientConfig::new(setup.url.unwrap_or_else(|| self.url()), tokens);
+        config.clock = clock;
+        config.seed = Some(setup.seed);
+        config.network_at_start = setup.online;
+        config.tls = setup.tls;
+        config
     }
 }
 

@@ -14,7 +14,7 @@ use sync_core::domain::{
     BootId, DispatchId, FactKind, TechnicianId, TenantId, Timestamp, UserId, VisitCard, Window, fold,
 };
 use sync_core::protocol::{Cursor, FeedItem};
-use sync_core::store::{DeviceNow, FeedBatch, NewEdit, OpenOptions, Store, VisitQuery};
+use sync_core::store::{DeviceNow, FeedBatch, NewEdit, OpenOptions, Protection, Store, VisitQuery};
 
 /// Visits on the phone.
 const VISITS: usize = 10_000;
@@ -38,7 +38,7 @@ struct Local {
 fn phone(dir: &Path, visits: usize) -> Result<Local, BenchError> {
     let mut rng = StdRng::seed_from_u64(11);
     let now = DeviceNow { wall: real_time(), monotonic_ms: 1, boot: BootId::new("boot-local")? };
-    let options = OpenOptions { app: "fleet".to_owned(), now: now.wall };
+    let options = OpenOptions { app: "fleet".to_owned(), now: now.wall, protection: Protection::Unencrypted };
     let store = Store::open(&dir.join("phone.sqlite"), &options, &mut rng)?.store;
     let technician = TechnicianId::new("TECH-LOCAL")?;
     store.bind_user(&TenantId::new("tenant-001")?, &technician, &mut rng)?;

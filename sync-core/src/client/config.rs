@@ -1,12 +1,15 @@
 //! What an app gives the client.
 
-use crate::store::DeviceNow;
+use crate::store::{DeviceNow, Store, StoreError};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 /// A boxed future, so that a token provider can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Destroys a phone's store for good.
+pub type Eraser = dyn Fn(&Store) -> Result<(), StoreError> + Send + Sync;
 
 /// How to reach the server, and what the phone provides.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ pub struct ClientConfig {
     pub seed: Option<u64>,
     /// False when the phone starts without a network; see [`super::Client::set_network`].
     pub network_at_start: bool,
+    /// Destroys the store, and its key, of a revoked phone that holds nothing unsent; the emptied file stays where `None`.
+    pub erase: Option<Arc<Eraser>>,
 }
 
 impl ClientConfig {
@@ -36,6 +41,7 @@ impl ClientConfig {
             tokens,
             seed: None,
             network_at_start: true,
+            erase: None,
         }
     }
 }

@@ -24,7 +24,8 @@ impl Engine {
         let now = self.client().shared.config.clock.now();
         let status = self.status().borrow().clone();
         let opened = self.report();
-        let StoreCounts { visits, receipts, sealed, tombstones, quarantined, database_bytes, log_bytes } = counts;
+        let StoreCounts { visits, receipts, sealed, tombstones, quarantined, database_bytes, log_bytes, encrypted } =
+            counts;
         let incidents: Vec<Value> = self
             .client()
             .incidents()
@@ -58,6 +59,7 @@ impl Engine {
                 "receipts": receipts,
             },
             "store": {
+                "encrypted": encrypted,
                 "visits": visits,
                 "tombstones": tombstones,
                 "rowsQuarantined": quarantined,

@@ -1,10 +1,11 @@
 //! The life of the connection, and one connection's effects.
 
 use super::connect::{Failed, Socket, connect};
-use super::status::{ConnectionError, Event, Phase};
+use super::status::{ConnectionError, Event, Phase, Revoked};
 use super::{Shared, TokenError, TokenNeed};
-use crate::protocol::limits::{PUSH_BYTES_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
-use crate::protocol::{Bye, ByeCode, PhoneMessage, PushLane, Wiped, encode_phone};
+use crate::domain::{TechnicianId, TenantId};
+use crate::protocol::limits::{LATE_PUSHES_MAX, PUSH_BYTES_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
+use crate::protocol::{Bye, ByeCode, PhoneMessage, Push, PushLane, ServerMessage, Wiped, decode_server, encode_phone};
 use crate::session::phone::{BatchStored, Disconnect, PhoneState};
 use crate::session::{Backoff, PhoneEffect, PhoneInput, PhoneNow, PhoneSession};
 use crate::store::{FeedBatch, PageLimits, SentLane, StoreError, SyncState};
@@ -174,6 +175,8 @@ struct Connection {
     noted_ms: Option<u64>,
 }
 
+/// How long a revoked phone waits for the server to take what is unsent.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a fact about the connection that changes all the time is written to the disk.
 const PERSIST_EVERY_MS: u64 = 60_000;
 /// A clock that moved by more than this is stored at once.
@@ -335,6 +338,8 @@ impl Connection {
                 None
             }
             PhoneEffect::Synced => {
+                // The receipt goes out before anybody is told: a job in the background hangs up then.
+                self.socket.flush().await.map_err(Self::lost)?;
                 let due = self.noted_ms.is_none_or(|at| now.monotonic_ms.saturating_sub(at) > PERSIST_EVERY_MS);
                 if due {
                     self.noted_ms = Some(now.monotonic_ms);
@@ -388,13 +393,70 @@ impl Connection {
         }
     }
 
-    /// Removes what the phone holds, seals what is unsent, and reports it; the report is best effort, the wipe is not.
+    /// Removes what the phone holds, seals what is unsent, hands that over, and then destroys the file and its key. The wipe
+    /// comes first and needs no network; the rest is best effort, and what could not be handed over stays sealed.
     async fn wipe(&mut self) -> Result<(), StoreError> {
+        let user = self.shared.with_store(|store, _| store.sync_state()).await?.user;
         let wiped = self.shared.with_store(|store, rng| store.wipe_after_revocation(rng)).await?;
-        self.shared.tell(Event::Revoked { sealed: wiped.sealed });
-        let report = encode_phone(&PhoneMessage::Wiped(Wiped { sealed: wiped.sealed }));
+        let mut outcome = Revoked { sealed: wiped.sealed, ..Revoked::default() };
+        if let Some(user) = user
+            && wiped.sealed > 0
+        {
+            outcome.handed_over = self.hand_over(&user).await?;
+            outcome.sealed = wiped.sealed.saturating_sub(outcome.handed_over);
+        }
+        if let Some(erase) = self.shared.config.erase.clone() {
+            outcome.erased = self
+                .shared
+                .with_store(move |store, _| {
+                    // Other technicians' work may be in here too, or what was found damaged.
+                    let nothing_unsent = store.holds_nothing_unsent()?;
+                    if nothing_unsent {
+                        erase(store)?;
+                    }
+                    Ok(nothing_unsent)
+                })
+                .await?;
+        }
+        tracing::info!(?outcome, "this device was revoked");
+        self.shared.tell(Event::Revoked(outcome));
+        let report = encode_phone(&PhoneMessage::Wiped(Wiped { sealed: outcome.sealed }));
         let _ = self.socket.send(Message::Binary(report.into())).await;
         let _ = self.socket.close(None).await;
         Ok(())
+    }
+
+    /// Gives sealed changes to the server, which quarantines them for the office. Answers how many it has.
+    async fn hand_over(&mut self, user: &(TenantId, TechnicianId)) -> Result<u32, StoreError> {
+        let mut handed_over: u32 = 0;
+        for turn in 0..LATE_PUSHES_MAX {
+            let (whose, limits) = (user.clone(), PageLimits::default());
+            let page = self.shared.with_store(move |store, _| store.sealed_page(&whose, &limits)).await?;
+            if page.lanes.is_empty() {
+                break;
+            }
+            // No number that an ordinary push of this connection has had.
+            let id = u32::MAX - turn;
+            let lanes = page.lanes.iter().map(|sent| sent.lane.clone()).collect();
+            let push = encode_phone(&PhoneMessage::Push(Push { id, lanes, outbox: page.mark }));
+            let answer = async {
+                self.socket.send(Message::Binary(push.into())).await.ok()?;
+                loop {
+                    if let Message::Binary(frame) = self.socket.next().await?.ok()?
+                        && let Ok(ServerMessage::PushAck(ack)) = decode_server(&frame)
+                        && ack.id == id
+                    {
+                        return Some(ack);
+                    }
+                }
+            };
+            let Ok(Some(ack)) = tokio::time::timeout(HAND_OVER_PATIENCE, answer).await else { break };
+            let taken = self.shared.with_store(move |store, _| store.sealed_taken(&page.lanes, &ack.lanes)).await?;
+            if taken == 0 {
+                break;
+            }
+            handed_over = handed_over.saturating_add(taken);
+        }
+        Ok(handed_over)
     }
 }

@@ -1,8 +1,9 @@
 //! The whole phone in one object: its store, its connection, who is signed in, sleep and waking up.
 
+use super::keys::{self, AtRest, VaultError};
 use super::{Client, ClientConfig, ConnectionError, Event, Phase, Status};
 use crate::domain::{DispatchId, TechnicianId, TenantId, Timestamp};
-use crate::store::{Bound, OpenOptions, OpenReport, Store, StoreError, SyncState, Wiped};
+use crate::store::{Bound, OpenOptions, OpenReport, Protection, Store, StoreError, SyncState, Wiped};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,8 @@ pub struct EngineConfig {
     pub app: String,
     /// The server, the clocks, the tokens.
     pub client: ClientConfig,
+    /// Whether the file is encrypted at rest.
+    pub at_rest: AtRest,
 }
 
 /// Why the engine could not do what was asked.
@@ -26,6 +29,12 @@ pub enum EngineError {
     /// Sign a technician in first.
     #[error("nobody is signed in")]
     NotSignedIn,
+    /// There is a file, and the secure storage holds no key for it. The file is untouched.
+    #[error("the secure storage holds no key for the store")]
+    KeyMissing,
+    /// The secure storage's fault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The store's fault; [`StoreError::Closed`] while the engine sleeps, and after it was closed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -49,8 +58,9 @@ pub struct SyncOutcome {
 }
 
 /// A phone's engine. Its methods need a tokio runtime; none of them blocks it.
-#[derive(Debug)]
 pub struct Engine {
+    path: PathBuf,
+    at_rest: AtRest,
     client: Client,
     report: Mutex<OpenReport>,
     /// One at a time: signing in and out, starting, stopping, sleeping, waking.
@@ -60,6 +70,12 @@ pub struct Engine {
     closed: AtomicBool,
     /// One sync with a deadline at a time.
     job: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("client", &self.client).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +100,25 @@ impl Engine {
     /// Opens the store; blocks on the disk, and needs no runtime. There is no connection before [`Self::start`].
     ///
     /// # Errors
-    /// The store's.
+    /// [`EngineError::KeyMissing`], [`EngineError::Vault`], or the store's.
     pub fn open(config: EngineConfig) -> Result<Self, EngineError> {
-        let EngineConfig { path, app, client } = config;
-        let options = OpenOptions { app, now: client.clock.now().wall };
-        let opened = Store::open(&path, &options, &mut rand::rng())?;
+        let EngineConfig { path, app, mut client, at_rest } = config;
+        let (file, keys_of) = (path.clone(), at_rest.clone());
+        client.erase = Some(Arc::new(move |store| {
+            store.destroy()?;
+            // A key without a file opens nothing; a file without a key would be in the way of a new one.
+            if let AtRest::Encrypted(vault) = &keys_of
+                && let Err(error) = keys::destroy(&file, &**vault)
+            {
+                tracing::error!(%error, "the key of a destroyed store is still in the vault");
+            }
+            Ok(())
+        }));
+        let options = OpenOptions { app, now: client.clock.now().wall, protection: Protection::Unencrypted };
+        let opened = keys::open(&path, &at_rest, options)?;
         Ok(Self {
+            path,
+            at_rest,
             client: Client::idle(Arc::new(opened.store), client),
             report: Mutex::new(opened.report),
             life: tokio::sync::Mutex::new(Life::Awake),
@@ -284,7 +313,7 @@ impl Engine {
                             return true;
                         }
                     }
-                    Ok(Event::Revoked { .. }) | Err(broadcast::error::RecvError::Closed) => return false,
+                    Ok(Event::Revoked(_)) | Err(broadcast::error::RecvError::Closed) => return false,
                     Ok(_) => {}
                 },
                 changed = status.changed() => {
@@ -295,6 +324,21 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Encrypts the file anew with a fresh key; the former one opens nothing any more. Cut off anywhere, the next opening
+    /// finds the key that fits.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEncrypted`], [`EngineError::Vault`], or the store's. The file opens as before or with the new key, and
+    /// the vault holds both until that is certain.
+    pub async fn rotate_key(&self) -> Result<(), EngineError> {
+        let _life = self.awake().await?;
+        let AtRest::Encrypted(vault) = &self.at_rest else { return Err(StoreError::NotEncrypted.into()) };
+        let (path, vault, store) = (self.path.clone(), Arc::clone(vault), Arc::clone(self.store()));
+        tokio::task::spawn_blocking(move || keys::rotate(&path, &*vault, &store))
+            .await
+            .unwrap_or_else(|lost| Err(StoreError::Database(format!("the rotation was lost: {lost}")).into()))
     }
 
     /// The technician has seen why a visit is gone. True when there was something to see.

@@ -14,11 +14,13 @@ mod connect;
 mod diagnostics;
 mod drive;
 mod engine;
+mod keys;
 mod status;
 
-pub use config::{BoxFuture, ClientConfig, PhoneClock, SystemPhoneClock, TokenError, TokenNeed, TokenProvider};
+pub use config::{BoxFuture, ClientConfig, Eraser, PhoneClock, SystemPhoneClock, TokenError, TokenNeed, TokenProvider};
 pub use engine::{Engine, EngineConfig, EngineError, SyncOutcome};
-pub use status::{ConnectionError, Event, Incident, Phase, Status};
+pub use keys::{AtRest, KeyVault, VaultError};
+pub use status::{ConnectionError, Event, Incident, Phase, Revoked, Status};
 
 use crate::domain::{DispatchId, Position};
 use crate::store::{ActError, Acted, NewEdit, Store, StoreError};

@@ -122,9 +122,17 @@ pub enum Event {
     },
     /// Somebody else is signed in, nobody, or the phone woke up: read everything anew.
     Refreshed,
-    /// The device was revoked: visits removed, this many unsent changes sealed.
-    Revoked {
-        /// How many.
-        sealed: u32,
-    },
+    /// The device was revoked, and its visits are gone from the phone.
+    Revoked(Revoked),
+}
+
+/// What became of a revoked phone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Revoked {
+    /// Unsent changes that the server has now, in quarantine for the office.
+    pub handed_over: u32,
+    /// Unsent changes that could not be handed over: sealed on the phone, until their technician signs in again.
+    pub sealed: u32,
+    /// The file and its key are destroyed. Never while something is sealed.
+    pub erased: bool,
 }

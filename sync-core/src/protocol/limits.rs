@@ -54,7 +54,9 @@ pub const PONG_TIMEOUT_MS: i64 = 10_000;
 pub const SILENCE_MAX_MS: i64 = 90_000;
 /// No `Hello` for this long after the upgrade: closed.
 pub const HELLO_TIMEOUT_MS: i64 = 10_000;
-/// A revoked phone has this long to report that it has removed what it held.
+/// Most pushes with which a revoked phone hands over what is unsent.
+pub const LATE_PUSHES_MAX: u32 = 64;
+/// A revoked phone has this long to report that it has removed what it held, from the last that it handed over.
 pub const WIPE_TIMEOUT_MS: i64 = 10_000;
 /// No acknowledgement of a push for this long: reconnect and send again.
 pub const PUSH_TIMEOUT_MS: i64 = 30_000;

@@ -4,7 +4,7 @@ use super::rate::TokenBucket;
 use crate::domain::{DispatchId, Timestamp};
 use crate::protocol::limits::{
     BATCHES_UNACKNOWLEDGED_MAX, FRAME_BYTES_MAX, FRAMES_BURST_MAX, FRAMES_PER_SECOND_MAX, HELLO_TIMEOUT_MS,
-    SILENCE_MAX_MS, WIPE_TIMEOUT_MS,
+    LATE_PUSHES_MAX, SILENCE_MAX_MS, WIPE_TIMEOUT_MS,
 };
 use crate::protocol::{
     Ack, Batch, Bye, ByeCode, CodecError, Cursor, Digest, FeedItem, FeedRange, Generation, Hello, PhoneMessage, Ping,
@@ -150,7 +150,7 @@ enum Phase {
     /// Between `Hello` and its answer.
     Greeting,
     Live,
-    /// The phone was told that it is revoked, and may still prove that it has removed what it held.
+    /// The phone was told that it is revoked; it may hand over what is unsent, and prove that it has removed what it held.
     Revoked,
     Closed,
 }
@@ -179,6 +179,8 @@ pub struct ServerSession {
     heard_at_ms: u64,
     hello_cursor: Cursor,
     hello_generation: Option<Generation>,
+    /// What a revoked phone has handed over.
+    late_pushes: u32,
 }
 
 impl ServerSession {
@@ -196,6 +198,7 @@ impl ServerSession {
             heard_at_ms: now.monotonic_ms,
             hello_cursor: Cursor(0),
             hello_generation: None,
+            late_pushes: 0,
         }
     }
 
@@ -223,7 +226,7 @@ impl ServerSession {
             return Vec::new();
         }
         if self.phase == Phase::Revoked {
-            return self.after_revocation(now, &input);
+            return self.after_revocation(now, input);
         }
         match input {
             ServerInput::Frame(frame) => self.frame(now, &frame),
@@ -252,26 +255,34 @@ impl ServerSession {
         }
     }
 
-    /// Nothing but the proof of removal is heard from a revoked phone.
-    fn after_revocation(&mut self, now: ServerNow, input: &ServerInput) -> Vec<ServerEffect> {
-        let wiped = match input {
-            ServerInput::Frame(frame) => match decode_phone(frame) {
-                Ok(PhoneMessage::Wiped(wiped)) => Some(wiped),
-                _ => None,
+    /// From a revoked phone only two things are heard: what it has not sent yet, which is quarantined, and the proof that it
+    /// has removed what it held. It is told nothing but that its changes have come.
+    fn after_revocation(&mut self, now: ServerNow, input: ServerInput) -> Vec<ServerEffect> {
+        match input {
+            ServerInput::Frame(frame) => match decode_phone(&frame) {
+                Ok(PhoneMessage::Wiped(wiped)) => {
+                    self.phase = Phase::Closed;
+                    return vec![ServerEffect::Wiped(wiped), ServerEffect::Close];
+                }
+                Ok(PhoneMessage::Push(push)) if self.late_pushes < LATE_PUSHES_MAX => {
+                    self.late_pushes += 1;
+                    self.heard_at_ms = self.heard_at_ms.max(now.monotonic_ms);
+                    return vec![ServerEffect::Commit(push)];
+                }
+                _ => {}
             },
-            _ => None,
-        };
-        match wiped {
-            Some(wiped) => {
-                self.phase = Phase::Closed;
-                vec![ServerEffect::Wiped(wiped), ServerEffect::Close]
+            ServerInput::Pushed(pushed) => {
+                let mut ack = pushed.ack;
+                ack.lanes.iter_mut().for_each(|lane| lane.update = None);
+                return vec![ServerEffect::Send(ServerMessage::PushAck(ack))];
             }
-            None if now.monotonic_ms >= self.deadline_ms() => {
-                self.phase = Phase::Closed;
-                vec![ServerEffect::Close]
-            }
-            None => Vec::new(),
+            _ => {}
         }
+        if now.monotonic_ms >= self.deadline_ms() {
+            self.phase = Phase::Closed;
+            return vec![ServerEffect::Close];
+        }
+        Vec::new()
     }
 
     fn end(&mut self, code: ByeCode, retry_after_ms: Option<u32>, message: String) -> Vec<ServerEffect> {

@@ -145,3 +145,80 @@ fn act(
 fn random_fact_id(rng: &mut dyn rand::Rng) -> Result<FactId, StoreError> {
     FactId::new(format!("fact-{}", random_hex(rng))).map_err(|e| StoreError::Database(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{ActorKey, VisitDoc};
+    use crate::domain::plan::Assignment;
+    use crate::domain::{Plan, fold};
+    use crate::protocol::{Cursor, FeedItem};
+    use crate::store::{FeedBatch, OpenOptions, Protection};
+    use rand::SeedableRng as _;
+
+    fn phone_with_a_visit(path: &std::path::Path, dispatch: &DispatchId) -> Store {
+        let (now, mut rng) = (Timestamp::from_millis(0), rand::rngs::StdRng::seed_from_u64(1));
+        let options = OpenOptions { app: "tests".into(), now, protection: Protection::Unencrypted };
+        let store = Store::open(path, &options, &mut rng).unwrap().store;
+        let technician: crate::domain::TechnicianId = "TECH-10".parse().unwrap();
+        store.bind_user(&"tenant-001".parse().unwrap(), &technician, &mut rng).unwrap();
+        let assignment = Assignment {
+            epoch: 1,
+            lead: technician,
+            crew: Vec::new(),
+            continues: Vec::new(),
+            offered_at: now,
+            offered_by: "office".parse().unwrap(),
+        };
+        let plan = Plan { assignment: Some(assignment), epoch: 1, ..Plan::default() };
+        let (document, _) = VisitDoc::genesis(ActorKey([7; 16]), &plan, now);
+        let card = VisitCard::new(dispatch.clone(), &plan, &fold(&document.view()));
+        let items = vec![FeedItem::Snapshot {
+            dispatch: dispatch.clone(),
+            document: document.save().into(),
+            card,
+            tag: document.tag(),
+        }];
+        let batch = FeedBatch { from: Cursor(0), to: Cursor(1), reset: false, more: false, digest: None, items };
+        store.apply_batch(batch, now, &mut rng).unwrap();
+        store
+    }
+
+    /// The disk fills up under the technician's hands, and somebody deletes a film.
+    #[test]
+    fn a_full_disk_refuses_the_action_and_keeps_what_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("visits.db");
+        let dispatch: DispatchId = "DSP-100".parse().unwrap();
+        let store = phone_with_a_visit(&path, &dispatch);
+        let now = DeviceNow { wall: Timestamp::from_millis(1), monotonic_ms: 1, boot: "boot-1".parse().unwrap() };
+        let mut rng = rand::rngs::StdRng::seed_from_u64(2);
+        let mut works = |store: &Store| {
+            let edit = NewEdit::Fact(FactKind::TimeEntry { category: "labour ".repeat(50), minutes: 1 });
+            store.act(&dispatch, edit, &now, None, &mut rng)
+        };
+        let pages = |limit: i64| {
+            let set = |writer: &mut super::super::Writer| {
+                Ok(writer.conn.pragma_update_and_check(None, "max_page_count", limit, |row| row.get::<_, i64>(0))?)
+            };
+            store.with_writer(set).unwrap()
+        };
+        // Never below what the file has: SQLite answers what it made of it.
+        pages(pages(1) + 4);
+        let mut taken = 0;
+        let full = loop {
+            match works(&store) {
+                Ok(acted) => taken = acted.pending,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, ActError::Store(StoreError::DiskFull)), "{full}");
+        assert!(taken > 0);
+        assert_eq!(store.outbox_mark().unwrap().pending, taken);
+        assert!(store.visit(&dispatch).is_ok(), "reading goes on");
+
+        pages(1_000_000);
+        assert_eq!(works(&store).unwrap().pending, taken + 1);
+        store.close().unwrap();
+    }
+}

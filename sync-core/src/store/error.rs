@@ -14,6 +14,18 @@ pub enum StoreError {
     /// The store is closed, or sleeps: open it again.
     #[error("the store is closed")]
     Closed,
+    /// The key does not open this file; or, which cannot be told apart, its first page is damaged. The file is untouched.
+    #[error("the key does not open the database")]
+    WrongKey,
+    /// The file is encrypted, and no key was given. The file is untouched.
+    #[error("the database is encrypted; open it with its key")]
+    Encrypted,
+    /// A key was given, and the file is not encrypted. The file is untouched.
+    #[error("the database is not encrypted; open it without a key")]
+    NotEncrypted,
+    /// A key was given, and this build has no SQLCipher: it would have written everything in the clear.
+    #[error("this build cannot encrypt: the feature `encrypted` is off")]
+    NoCipher,
     /// The disk is full. Free space and try again; what was stored is safe.
     #[error("the disk is full")]
     DiskFull,

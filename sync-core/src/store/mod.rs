@@ -11,7 +11,9 @@
 //!   somebody edits it or looks into it, and a handful are kept open.
 //! - Nothing here reads a clock or draws randomness; both are arguments.
 //!
-//! Rooms, in reading order: `open` (lock, set-aside, identity), `schema`, `phone` (the one row about this install),
+//! - With a key, the database, its log and what is set aside are encrypted; temporary tables stay in memory.
+//!
+//! Rooms, in reading order: `open` (lock, set-aside, identity), `key` (encryption at rest), `schema`, `phone` (the one row about this install),
 //! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox`, `lanes` and
 //! `ack` (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
 //! (who is logged in), `damage`, `checksum`, `error`.
@@ -22,6 +24,7 @@ mod checksum;
 mod damage;
 mod error;
 mod feed;
+mod key;
 mod lanes;
 mod open;
 mod outbox;
@@ -38,6 +41,7 @@ pub use ack::AckApplied;
 pub use act::{Acted, DeviceNow, NewEdit};
 pub use error::{ActError, StoreError};
 pub use feed::{Applied, FeedBatch};
+pub use key::{DatabaseKey, Protection};
 pub use open::{OpenOptions, OpenReport, Opened, SetAside, SetAsideReason};
 pub use outbox::{OutboxPage, PageLimits, ParkedItem, SentLane};
 pub use schema::VERSION as SCHEMA_VERSION;
@@ -67,8 +71,11 @@ pub struct Store {
     reader: Mutex<Option<Connection>>,
     /// SQLite has called the file damaged: it is checked at the next opening, however it is closed.
     suspect: AtomicBool,
+    /// The file was removed for good.
+    destroyed: AtomicBool,
     path: PathBuf,
-    options: OpenOptions,
+    app: String,
+    protection: Mutex<Protection>,
 }
 
 /// The writing side.

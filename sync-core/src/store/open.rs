@@ -1,10 +1,11 @@
 //! Opening: the lock, what is set aside, the identity of this install.
 
+use super::key::{Found, PAGE_BYTES, PLAIN_HEADER, look};
 use super::phone::{Phone, random_hex};
 use super::rows::OpenVisits;
 use super::schema::run_migrations;
 use super::state::checkpoint;
-use super::{Store, StoreError, Tx, Writer, damage, outbox, schema};
+use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema};
 use crate::domain::Timestamp;
 use rusqlite::Connection;
 use std::fs::{File, TryLockError};
@@ -21,6 +22,8 @@ pub struct OpenOptions {
     pub app: String,
     /// The phone's wall time: names what is set aside.
     pub now: Timestamp,
+    /// Whether the file is encrypted at rest.
+    pub protection: Protection,
 }
 
 /// An opened store, and what was found on the way.
@@ -92,14 +95,18 @@ impl Store {
     /// latter out of backups, so that a restored copy is known for one.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyOpen`], or the disk's. A file that cannot be used is no error: it is set aside and reported.
+    /// [`StoreError::AlreadyOpen`], [`StoreError::WrongKey`], [`StoreError::Encrypted`], [`StoreError::NotEncrypted`],
+    /// [`StoreError::NoCipher`], or the disk's: nothing was touched. A file that cannot be used is no error: it is set aside
+    /// and reported.
     pub fn open(path: &Path, options: &OpenOptions, rng: &mut dyn rand::Rng) -> Result<Opened, StoreError> {
         let store = Self {
             writer: Mutex::new(None),
             reader: Mutex::new(None),
             suspect: AtomicBool::new(false),
+            destroyed: AtomicBool::new(false),
             path: path.to_path_buf(),
-            options: options.clone(),
+            app: options.app.clone(),
+            protection: Mutex::new(options.protection.clone()),
         };
         let report = store.reopen(options.now, rng)?;
         Ok(Opened { store, report })
@@ -115,19 +122,23 @@ impl Store {
         if slot.is_some() {
             return Ok(report);
         }
+        if self.destroyed.load(Ordering::Relaxed) {
+            return Err(StoreError::Closed);
+        }
         let path = self.path.as_path();
+        let protection = self.protection();
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(file_error("making the store's folder"))?;
         }
         let mut lock = FileLock::take(path)?;
         let trusted = lock.was_closed()? && log_is_empty(path);
         lock.write(OPEN)?;
-        let mut conn = match usable(path, trusted) {
+        let mut conn = match usable(path, trusted, &protection) {
             Ok(conn) => conn,
             Err(Unusable::Error(error)) => return Err(error),
             Err(Unusable::Unfit(reason)) => {
                 report.set_aside = Some(set_aside(path, reason, now)?);
-                connect(path)?
+                connect(path, &protection)?
             }
         };
         let from = schema::version(&conn)?;
@@ -135,8 +146,7 @@ impl Store {
         report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
         run_migrations(&mut conn, from, schema::VERSION)?;
         let phone = identify(&mut conn, path, &mut report, rng)?;
-        let reader = connect(path)?;
-        reader.pragma_update(None, "query_only", true)?;
+        let reader = connect_reader(path, &protection)?;
         let pending = outbox::count_pending(&conn)?;
         let lost = outbox::rows_in_no_state(&conn)?;
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
@@ -147,6 +157,79 @@ impl Store {
         }
         report.rows_quarantined = self.read(damage::quarantined)?;
         Ok(report)
+    }
+
+    /// True when something lies at `path`; its key must be kept then.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn exists(path: &Path) -> Result<bool, StoreError> {
+        let database = length(path).map_err(file_error("looking at the store"))?;
+        Ok(database > 0 || !log_is_empty(path))
+    }
+
+    /// True when a database lies at `path` that is not encrypted.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_in_the_clear(path: &Path) -> Result<bool, StoreError> {
+        Ok(look(path).map_err(file_error("looking at the store"))? == Found::Plain)
+    }
+
+    /// Encrypts everything anew, in one transaction: cut off, the former key still opens the file.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEncrypted`] when the store was opened without a key, or the disk's; the former key stays.
+    pub fn change_key(&self, key: &DatabaseKey) -> Result<(), StoreError> {
+        self.with_writer(|writer| {
+            if self.protection() == Protection::Unencrypted {
+                return Err(StoreError::NotEncrypted);
+            }
+            let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            // It knows the former key only, and would hold up the log.
+            if let Some(reader) = reader.take() {
+                reader.close().map_err(|(_, error)| error)?;
+            }
+            let changed = checkpoint(&writer.conn)
+                .map_err(StoreError::from)
+                .and_then(|()| key.take_over(&writer.conn))
+                .and_then(|()| Ok(checkpoint(&writer.conn)?));
+            if changed.is_ok() {
+                *self.protection.lock().unwrap_or_else(PoisonError::into_inner) = Protection::Key(key.clone());
+            }
+            *reader = Some(connect_reader(&self.path, &self.protection())?);
+            changed
+        })
+    }
+
+    /// Closes the store and removes its file for good, with everything in it. Only for a phone that was wiped and whose
+    /// unsent work is with the server.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn destroy(&self) -> Result<(), StoreError> {
+        let mut slot = self.writer();
+        // Whoever wakes it up must not make a new file under the former key.
+        self.destroyed.store(true, Ordering::Relaxed);
+        drop(self.reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // The lock is held until everything is gone.
+        let lock = slot.take().map(|Writer { conn, lock, .. }| {
+            drop(conn);
+            lock
+        });
+        for suffix in ["-wal", "-shm", "", ".install"] {
+            match std::fs::remove_file(beside(&self.path, suffix)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(file_error("removing the store")(error)),
+            }
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    pub(super) fn protection(&self) -> Protection {
+        self.protection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lengths of the database file and of its write-ahead log; 0 where there is none.
@@ -238,17 +321,28 @@ impl From<rusqlite::Error> for Unusable {
 }
 
 /// Opens what is there and looks whether it can be used; a file that was not closed properly is read through.
-fn usable(path: &Path, trusted: bool) -> Result<Connection, Unusable> {
+fn usable(path: &Path, trusted: bool, protection: &Protection) -> Result<Connection, Unusable> {
     let unfit = |text: &str| Unusable::Unfit(SetAsideReason::Corrupt(text.into()));
     let length = length(path).map_err(file_error("looking at the store"))?;
     if length == 0 && !log_is_empty(path) {
         // SQLite would throw the log away, and with it what was acknowledged.
         return Err(unfit("the database is empty or missing, and its log is not"));
     }
-    if length > 0 {
-        check_header(path, length)?;
+    let found = look(path).map_err(file_error("reading the store's first page"))?;
+    match (protection, found) {
+        (_, Found::Nothing) => {}
+        (Protection::Key(_), Found::Plain) => return Err(StoreError::NotEncrypted.into()),
+        (Protection::Unencrypted, Found::Cipher) => return Err(StoreError::Encrypted.into()),
+        (Protection::Unencrypted, Found::Plain | Found::Other) => check_header(path, length)?,
+        (Protection::Key(_), Found::Cipher | Found::Other) => {}
     }
-    let conn = connect(path)?;
+    let conn = connect(path, protection)?;
+    if matches!(protection, Protection::Key(_)) && log_is_empty(path) {
+        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        if length > 0 && length < pages.unsigned_abs().saturating_mul(PAGE_BYTES as u64) {
+            return Err(unfit("the file is shorter than its header says"));
+        }
+    }
     let found = schema::version(&conn)?;
     if found > schema::VERSION {
         return Err(Unusable::Unfit(SetAsideReason::Newer { found, known: schema::VERSION }));
@@ -294,7 +388,7 @@ fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
         }
         Err(error) => return Err(Unusable::Error(file_error("reading the store's header")(error))),
     }
-    if !header.starts_with(b"SQLite format 3\0") {
+    if !header.starts_with(PLAIN_HEADER) {
         return Err(unfit("the file is not a database"));
     }
     let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
@@ -312,8 +406,23 @@ fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
     Ok(())
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+fn connect_reader(path: &Path, protection: &Protection) -> Result<Connection, StoreError> {
+    let reader = connect(path, protection)?;
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(reader)
+}
+
+fn connect(path: &Path, protection: &Protection) -> Result<Connection, StoreError> {
     let conn = Connection::open(path)?;
+    if let Protection::Key(key) = protection {
+        key.unlock(&conn)?;
+        // A wrong key shows at the first reading, as a file that is no database.
+        let read = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+        match read.map_err(StoreError::from) {
+            Err(StoreError::Damaged(_)) => return Err(StoreError::WrongKey),
+            other => other?,
+        };
+    }
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     conn.pragma_update(None, "cell_size_check", true)?;

@@ -4,9 +4,9 @@ use super::checksum::sum;
 use super::phone::{Phone, random_actor};
 use super::{Store, StoreError, Tx};
 use crate::document::{ChangeHash, Edit, EncodedChange};
-use crate::domain::{DispatchId, Timestamp};
+use crate::domain::{DispatchId, TechnicianId, TenantId, Timestamp};
 use crate::protocol::{OutboxMark, PushLane, limits};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, Rows, params};
 use serde_bytes::ByteBuf;
 use std::collections::HashMap;
 
@@ -163,8 +163,35 @@ fn page(conn: &Connection, limits: &PageLimits, bad: &mut Vec<i64>) -> Result<Ou
          ORDER BY attempts, next_id LIMIT ?1) ON id = next_id ORDER BY attempts, id"
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([i64::try_from(limits.changes).unwrap_or(i64::MAX).saturating_add(1)])?;
-    let mut page = OutboxPage { mark: mark(conn)?, ..OutboxPage::default() };
+    let rows = statement.query([row_limit(limits)])?;
+    collect_page(rows, limits, mark(conn)?, bad)
+}
+
+/// A technician's sealed changes in order. Those whose checksum is wrong are left where they are.
+pub(super) fn sealed_page(
+    conn: &Connection,
+    (tenant, technician): &(TenantId, TechnicianId),
+    limits: &PageLimits,
+) -> Result<OutboxPage, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM sealed_outbox WHERE tenant_id = ?1 AND technician_id = ?2 AND state = 'queued' ORDER BY id LIMIT ?3"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query((tenant.as_str(), technician.as_str(), row_limit(limits)))?;
+    collect_page(rows, limits, mark(conn)?, &mut Vec::new())
+}
+
+fn row_limit(limits: &PageLimits) -> i64 {
+    i64::try_from(limits.changes).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+fn collect_page(
+    mut rows: Rows<'_>,
+    limits: &PageLimits,
+    mark: OutboxMark,
+    bad: &mut Vec<i64>,
+) -> Result<OutboxPage, StoreError> {
+    let mut page = OutboxPage { mark, ..OutboxPage::default() };
     let mut place: HashMap<DispatchId, usize> = HashMap::new();
     let (mut changes, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {

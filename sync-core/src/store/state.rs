@@ -3,7 +3,7 @@
 use super::lanes::needs_fetch;
 use super::outbox::mark;
 use super::phone::MeasuredOffset;
-use super::{DeviceNow, Store, StoreError};
+use super::{DeviceNow, Protection, Store, StoreError};
 use crate::document::ActorKey;
 use crate::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Timestamp};
 use crate::protocol::limits::ACKNOWLEDGED_KEPT_MS;
@@ -74,6 +74,8 @@ pub struct StoreCounts {
     pub database_bytes: u64,
     /// Length of its write-ahead log.
     pub log_bytes: u64,
+    /// Encrypted at rest.
+    pub encrypted: bool,
 }
 
 impl Store {
@@ -96,6 +98,7 @@ impl Store {
                 quarantined: count("damaged")?,
                 database_bytes,
                 log_bytes,
+                encrypted: self.protection() != Protection::Unencrypted,
             })
         })
     }
@@ -116,7 +119,7 @@ impl Store {
                 needs_fetch: needs_fetch(conn)?,
                 device: phone.device,
                 actor: phone.actor,
-                app: self.options.app.clone(),
+                app: self.app.clone(),
                 user: phone.user,
                 generation: phone.generation,
                 cursor: phone.cursor,

@@ -3,9 +3,9 @@
 use super::checksum::sum;
 use super::phone::Phone;
 use super::state::checkpoint;
-use super::{Store, StoreError, Tx};
+use super::{OutboxPage, PageLimits, SentLane, Store, StoreError, Tx, outbox};
 use crate::domain::{TechnicianId, TenantId};
-use crate::protocol::Digest;
+use crate::protocol::{Digest, LaneAck};
 use rusqlite::OptionalExtension as _;
 
 /// What logging in changed.
@@ -28,6 +28,8 @@ pub struct Wiped {
     pub sealed: u32,
 }
 
+/// Refusals of a revoked phone's changes after which the server has them, in quarantine.
+const KEPT_BY_SERVER: [&str; 2] = ["DEVICE_REVOKED", "DISPATCH_NOT_FOUND"];
 /// The columns that an outbox row keeps while it is sealed.
 const SEALED_COLUMNS: &str = "dispatch_id, state, hash, actor, made_at_ms, fact_id, acknowledged_at_ms, error_code, \
      error_message, edit, change, sum";
@@ -107,6 +109,50 @@ impl Store {
                 }
             }
             Ok(sealed)
+        })
+    }
+
+    /// A technician's sealed changes that were never refused, as a revoked phone hands them over.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn sealed_page(&self, user: &(TenantId, TechnicianId), limits: &PageLimits) -> Result<OutboxPage, StoreError> {
+        self.read(|conn| outbox::sealed_page(conn, user, limits))
+    }
+
+    /// The server has these sealed changes: accepted, or kept in quarantine. Answers how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn sealed_taken(&self, sent: &[SentLane], acks: &[LaneAck]) -> Result<u32, StoreError> {
+        self.write(|tx| {
+            let mut taken = 0;
+            for ack in acks {
+                let Some(lane) = sent.iter().find(|lane| lane.lane.dispatch == ack.dispatch) else { continue };
+                let kept = ack.refusal.as_ref().is_some_and(|refusal| KEPT_BY_SERVER.contains(&refusal.code.as_str()));
+                let accepted = usize::try_from(ack.accepted).unwrap_or(usize::MAX);
+                let rows = if kept { lane.rows.len() } else { accepted.min(lane.rows.len()) };
+                for row in lane.rows.iter().take(rows) {
+                    taken += tx.sql.execute("DELETE FROM sealed_outbox WHERE id = ?1", [row])?;
+                }
+            }
+            Ok(u32::try_from(taken).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// True when the file holds nobody's unsent work, nor anything damaged that could be some.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn holds_nothing_unsent(&self) -> Result<bool, StoreError> {
+        self.read(|conn| {
+            Ok(conn.query_row(
+                "SELECT NOT EXISTS (SELECT 1 FROM outbox WHERE state <> 'acknowledged') \
+                 AND NOT EXISTS (SELECT 1 FROM sealed_outbox WHERE state <> 'acknowledged') \
+                 AND NOT EXISTS (SELECT 1 FROM damaged WHERE kind = 'outbox')",
+                [],
+                |row| row.get(0),
+            )?)
         })
     }
 

@@ -24,7 +24,7 @@ use sync_core::domain::{
 };
 use sync_core::protocol::{Cursor, Digest, FeedItem, Generation, LaneAck, LaneRefusal, LaneUpdate, PushLane, Remedy};
 use sync_core::store::{
-    AckApplied, Acted, Applied, DeviceNow, FeedBatch, NewEdit, OpenOptions, Opened, PageLimits, Store,
+    AckApplied, Acted, Applied, DeviceNow, FeedBatch, NewEdit, OpenOptions, Opened, PageLimits, Protection, Store,
 };
 
 pub const DAY_START_MS: i64 = 1_770_105_600_000;
@@ -99,8 +99,12 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(format!("{}{suffix}", path.display()))
 }
 
+pub fn options() -> OpenOptions {
+    OpenOptions { app: "tests 1.0".into(), now: at(0), protection: Protection::Unencrypted }
+}
+
 pub fn open(path: &Path, seed: u64) -> Opened {
-    Store::open(path, &OpenOptions { app: "tests 1.0".into(), now: at(0) }, &mut rng(seed)).unwrap()
+    Store::open(path, &options(), &mut rng(seed)).unwrap()
 }
 
 pub struct Phone {

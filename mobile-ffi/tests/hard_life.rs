@@ -1,0 +1,473 @@
+//! What a phone is in for: wrong keys, folders and disks that refuse, newer files, calls at the wrong time and from everywhere,
+//! app code that throws or never returns. An error each; no crash, and no fact is lost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use crm_dispatch_mobile::{
+    Action, ClientOptions, DispatchClient, Encryption, HostError, LogLevel, LogSink, PhoneError, SecureStorage,
+    SyncStatus, SyncStatusObserver, TokenProvider, VisitFilter, VisitListObserver, VisitSummary,
+};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+#[path = "../examples/sample-store.rs"]
+#[allow(dead_code, reason = "its main writes the store that a test opens")]
+mod sample_store;
+
+/// Long enough for a loaded machine; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A keychain in memory that survives the app.
+#[derive(Default)]
+struct Keychain {
+    values: Mutex<HashMap<String, Vec<u8>>>,
+    broken: Mutex<Option<HostError>>,
+}
+
+impl Keychain {
+    fn check(&self) -> Result<(), HostError> {
+        self.broken.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn only_key(&self) -> Vec<u8> {
+        let values = self.values.lock().unwrap();
+        assert_eq!(values.len(), 1, "{:?}", values.keys());
+        values.values().next().unwrap().clone()
+    }
+}
+
+impl SecureStorage for Keychain {
+    fn get(&self, name: String) -> Result<Option<Vec<u8>>, HostError> {
+        self.check()?;
+        Ok(self.values.lock().unwrap().get(&name).cloned())
+    }
+
+    fn put(&self, name: String, value: Vec<u8>) -> Result<(), HostError> {
+        self.check()?;
+        self.values.lock().unwrap().insert(name, value);
+        Ok(())
+    }
+
+    fn remove(&self, name: String) -> Result<(), HostError> {
+        self.check()?;
+        self.values.lock().unwrap().remove(&name);
+        Ok(())
+    }
+}
+
+/// Tokens as the test wants them.
+struct Tokens(fn() -> Result<String, HostError>);
+
+#[async_trait::async_trait]
+impl TokenProvider for Tokens {
+    async fn fetch_token(&self, _rejected: bool) -> Result<String, HostError> {
+        (self.0)()
+    }
+}
+
+fn no_tokens() -> Arc<dyn TokenProvider> {
+    Arc::new(Tokens(|| Err(HostError::Unavailable { reason: "no network".into() })))
+}
+
+fn options(path: &Path, encryption: Encryption) -> ClientOptions {
+    ClientOptions {
+        path: path.to_str().unwrap().to_owned(),
+        server_url: "http://127.0.0.1:9".into(),
+        app: "tests 1.0".into(),
+        encryption,
+        network_at_start: true,
+        log_level: LogLevel::Debug,
+    }
+}
+
+fn open(path: &Path, encryption: Encryption, keychain: &Arc<Keychain>) -> Result<Arc<DispatchClient>, PhoneError> {
+    DispatchClient::open(options(path, encryption), no_tokens(), Arc::clone(keychain) as _, None)
+}
+
+/// A phone with the sample day, not encrypted, and its folder.
+fn sample() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    sample_store::write(&path).unwrap();
+    (folder, path)
+}
+
+fn open_sample(path: &Path) -> Arc<DispatchClient> {
+    open(path, Encryption::Off, &Arc::default()).unwrap()
+}
+
+fn everything() -> VisitFilter {
+    VisitFilter::default()
+}
+
+fn bytes_of_folder(folder: &Path) -> Vec<u8> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+    files.flatten().collect()
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+#[tokio::test]
+async fn nothing_readable_lies_on_an_encrypted_phone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-SECRET-10".into()).await.unwrap();
+    // While it is open, with its log, and after it was closed.
+    assert!(!contains(&bytes_of_folder(folder.path()), "TECH-SECRET-10"));
+    let key = keychain.only_key();
+    assert_eq!(key.len(), 32);
+    phone.shutdown().await.unwrap();
+    assert!(!contains(&bytes_of_folder(folder.path()), "TECH-SECRET-10"));
+    let again = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    assert_eq!(again.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-SECRET-10"));
+    assert!(!again.open_notice().created);
+    assert_eq!(keychain.only_key(), key, "the same key");
+    assert!(again.diagnostics().await.unwrap().contains("\"encrypted\":true"));
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_an_error_and_the_file_is_untouched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-10".into()).await.unwrap();
+    phone.shutdown().await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+
+    let right = keychain.only_key();
+    keychain.values.lock().unwrap().values_mut().for_each(|key| key[0] ^= 1);
+    assert_eq!(open(&path, Encryption::SecureStorage, &keychain).unwrap_err(), PhoneError::WrongKey);
+    keychain.values.lock().unwrap().clear();
+    assert_eq!(open(&path, Encryption::SecureStorage, &keychain).unwrap_err(), PhoneError::KeyMissing);
+    let off = open(&path, Encryption::Off, &keychain).unwrap_err();
+    assert_eq!(off, PhoneError::EncryptionMismatch { encrypted: true });
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let set_aside =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().to_string_lossy().contains("set-aside");
+    assert!(!std::fs::read_dir(folder.path()).unwrap().any(set_aside));
+
+    keychain.values.lock().unwrap().insert("crm-dispatch.key.phone.db".into(), right);
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-10"));
+}
+
+#[tokio::test]
+async fn a_file_in_the_clear_is_not_taken_for_an_encrypted_one() {
+    let (_folder, path) = sample();
+    let refused = open(&path, Encryption::SecureStorage, &Arc::default()).unwrap_err();
+    assert_eq!(refused, PhoneError::EncryptionMismatch { encrypted: false });
+    assert_eq!(open_sample(&path).visits(everything()).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_is_changed_and_the_former_one_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-10".into()).await.unwrap();
+    let former = keychain.only_key();
+    phone.rotate_key().await.unwrap();
+    let fresh = keychain.only_key();
+    assert_ne!(former, fresh);
+    // Both connections go on, before and after a restart, and after a sleep.
+    phone.sign_in("tenant-001".into(), "TECH-20".into()).await.unwrap();
+    phone.suspend().await.unwrap();
+    phone.resume().await.unwrap();
+    assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-20"));
+    phone.shutdown().await.unwrap();
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-20"));
+    phone.shutdown().await.unwrap();
+    keychain.values.lock().unwrap().insert("crm-dispatch.key.phone.db".into(), former);
+    assert_eq!(open(&path, Encryption::SecureStorage, &keychain).unwrap_err(), PhoneError::WrongKey);
+}
+
+/// The phone dies between the file's new key and the keychain's, and between the keychain's promise and the file.
+#[tokio::test]
+async fn a_rotation_that_was_cut_off_leaves_a_key_that_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-10".into()).await.unwrap();
+    let former = keychain.only_key();
+    phone.rotate_key().await.unwrap();
+    phone.shutdown().await.unwrap();
+    let fresh = keychain.only_key();
+    let put = |name: &str, key: &[u8]| {
+        keychain.values.lock().unwrap().insert(format!("crm-dispatch.{name}.phone.db"), key.to_vec())
+    };
+
+    // The file has the new key; the keychain has it as the next one only.
+    put("key", &former);
+    put("next-key", &fresh);
+    open(&path, Encryption::SecureStorage, &keychain).unwrap().shutdown().await.unwrap();
+    assert_eq!(keychain.only_key(), fresh);
+
+    // The keychain was told of a next key, and the file never was.
+    put("next-key", &[7; 32]);
+    open(&path, Encryption::SecureStorage, &keychain).unwrap().shutdown().await.unwrap();
+    assert_eq!(keychain.only_key(), fresh);
+}
+
+#[tokio::test]
+async fn a_keychain_that_fails_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    *keychain.broken.lock().unwrap() = Some(HostError::Unavailable { reason: "the phone is locked".into() });
+    let refused = open(&path, Encryption::SecureStorage, &keychain).unwrap_err();
+    assert!(matches!(&refused, PhoneError::KeyUnavailable { reason } if reason.contains("locked")), "{refused}");
+    assert!(!path.exists());
+    *keychain.broken.lock().unwrap() = None;
+    assert!(open(&path, Encryption::SecureStorage, &keychain).is_ok());
+}
+
+/// A keychain that says yes and forgets would lose the file with its key.
+#[tokio::test]
+async fn a_keychain_that_forgets_is_found_out_before_anything_is_encrypted() {
+    struct Forgetful;
+    impl SecureStorage for Forgetful {
+        fn get(&self, _: String) -> Result<Option<Vec<u8>>, HostError> {
+            Ok(None)
+        }
+        fn put(&self, _: String, _: Vec<u8>) -> Result<(), HostError> {
+            Ok(())
+        }
+        fn remove(&self, _: String) -> Result<(), HostError> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let options = options(&path, Encryption::SecureStorage);
+    let refused = DispatchClient::open(options, no_tokens(), Arc::new(Forgetful), None).unwrap_err();
+    assert!(matches!(refused, PhoneError::KeyUnavailable { .. }), "{refused}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_release_is_set_aside_and_reported() {
+    let (_folder, path) = sample();
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 9_000).unwrap();
+    let phone = open_sample(&path);
+    let notice = phone.open_notice();
+    assert!(notice.created);
+    assert!(notice.set_aside_reason.unwrap().contains("newer release"));
+    assert!(Path::new(&notice.set_aside_path.unwrap()).exists());
+}
+
+/// A path under a file: what a read-only or missing volume comes to, also for root, whom no permission stops.
+#[tokio::test]
+async fn a_place_where_no_file_can_lie_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("volume"), "no folder").unwrap();
+    let refused = open(&folder.path().join("volume/phone.db"), Encryption::Off, &Arc::default()).unwrap_err();
+    assert!(matches!(refused, PhoneError::StoreFailed { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn every_call_after_the_end_is_the_same_error() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    phone.shutdown().await.unwrap();
+    phone.shutdown().await.unwrap();
+    let id = || "DSP-100".to_owned();
+    assert_eq!(phone.visits(everything()).await, Err(PhoneError::Closed));
+    assert_eq!(phone.visit(id()).await, Err(PhoneError::Closed));
+    assert_eq!(phone.act(id(), Action::Arrive, None).await, Err(PhoneError::Closed));
+    assert_eq!(phone.gone_visits().await, Err(PhoneError::Closed));
+    assert_eq!(phone.acknowledge_gone(id()).await, Err(PhoneError::Closed));
+    assert_eq!(phone.sync_status().await, Err(PhoneError::Closed));
+    assert_eq!(phone.parked().await, Err(PhoneError::Closed));
+    assert_eq!(phone.retry(id()).await, Err(PhoneError::Closed));
+    assert_eq!(phone.start().await, Err(PhoneError::Closed));
+    assert_eq!(phone.sync_now(PATIENCE).await, Err(PhoneError::Closed));
+    assert_eq!(phone.sign_in("tenant-001".into(), "TECH-10".into()).await, Err(PhoneError::Closed));
+    assert_eq!(phone.sign_out().await, Err(PhoneError::Closed));
+    assert_eq!(phone.resume().await, Err(PhoneError::Closed));
+    assert_eq!(phone.diagnostics().await, Err(PhoneError::Closed));
+    assert_eq!(phone.observe_sync_status(Arc::new(Counter::default())).unwrap_err(), PhoneError::Closed);
+    phone.suspend().await.unwrap();
+    phone.stop().await.unwrap();
+    phone.network_changed(false);
+}
+
+#[derive(Default)]
+struct Counter {
+    calls: AtomicU32,
+    last: Mutex<Option<SyncStatus>>,
+    changed: Condvar,
+}
+
+impl SyncStatusObserver for Counter {
+    fn on_sync_status(&self, status: SyncStatus) -> Result<(), HostError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        *self.last.lock().unwrap() = Some(status);
+        self.changed.notify_all();
+        // Each time: an observer that always fails still hears what follows.
+        Err(HostError::Failed { reason: "the screen is gone".into() })
+    }
+}
+
+impl Counter {
+    fn until(&self, holds: impl Fn(&SyncStatus) -> bool) {
+        let last = self.last.lock().unwrap();
+        let (last, waited) =
+            self.changed.wait_timeout_while(last, PATIENCE, |last| !last.as_ref().is_some_and(&holds)).unwrap();
+        assert!(!waited.timed_out(), "{last:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_throws_hears_what_follows() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    let observer = Arc::new(Counter::default());
+    let subscription = phone.observe_sync_status(Arc::clone(&observer) as _).unwrap();
+    observer.until(|status| status.unsent == 0);
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    observer.until(|status| status.unsent == 1);
+    assert!(subscription.is_active());
+}
+
+/// An observer that hangs holds up neither the technician, nor other observers, nor the app's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_never_returns_holds_up_nobody() {
+    struct Stuck(std::sync::mpsc::SyncSender<()>);
+    impl VisitListObserver for Stuck {
+        fn on_visits(&self, _: Vec<VisitSummary>) -> Result<(), HostError> {
+            self.0.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    let (called, calls) = std::sync::mpsc::sync_channel(1);
+    let stuck = phone.observe_visits(everything(), Arc::new(Stuck(called))).unwrap();
+    calls.recv_timeout(PATIENCE).unwrap();
+    let observer = Arc::new(Counter::default());
+    let _hears = phone.observe_sync_status(Arc::clone(&observer) as _).unwrap();
+    for action in [Action::Accept { eta: None }, Action::StartTravel { eta: None }, Action::Arrive] {
+        phone.act("DSP-100".into(), action, None).await.unwrap();
+    }
+    observer.until(|status| status.unsent == 3);
+    stuck.cancel();
+    phone.shutdown().await.unwrap();
+    drop(phone);
+    assert!(open(&path, Encryption::Off, &Arc::default()).is_ok(), "the file is free");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_provider_that_never_answers_holds_up_nobody() {
+    struct Silent;
+    #[async_trait::async_trait]
+    impl TokenProvider for Silent {
+        async fn fetch_token(&self, _: bool) -> Result<String, HostError> {
+            std::future::pending().await
+        }
+    }
+    let (_folder, path) = sample();
+    let phone =
+        DispatchClient::open(options(&path, Encryption::Off), Arc::new(Silent), Arc::new(Keychain::default()), None)
+            .unwrap();
+    phone.start().await.unwrap();
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    let report = phone.sync_now(Duration::from_millis(50)).await.unwrap();
+    assert!(!report.caught_up);
+    assert_eq!(report.unsent, 1);
+    phone.stop().await.unwrap();
+    phone.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_throws_or_hangs_stops_nothing_and_tells_no_secret() {
+    struct Sink(Mutex<Vec<String>>);
+    impl LogSink for Sink {
+        fn log(&self, _: LogLevel, message: String) -> Result<(), HostError> {
+            self.0.lock().unwrap().push(message);
+            Err(HostError::Failed { reason: "no space for logs".into() })
+        }
+    }
+    let (_folder, path) = sample();
+    let sink = Arc::new(Sink(Mutex::default()));
+    let tokens = Arc::new(Tokens(|| Ok("a-very-secret-token".into())));
+    let keychain = Arc::new(Keychain::default());
+    let phone =
+        DispatchClient::open(options(&path, Encryption::Off), tokens, keychain, Some(Arc::clone(&sink) as _)).unwrap();
+    phone.start().await.unwrap();
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    assert!(!phone.sync_now(Duration::from_millis(200)).await.unwrap().caught_up);
+    phone.shutdown().await.unwrap();
+    drop(phone);
+    let lines = sink.0.lock().unwrap().join("\n");
+    assert!(!lines.contains("very-secret"), "{lines}");
+}
+
+/// Fourteen fingers on one phone: every action is taken once, in some order, or refused with a reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_from_many_threads_at_once_lose_nothing() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    let mut work = tokio::task::JoinSet::new();
+    for finger in 0..14_u32 {
+        let phone = Arc::clone(&phone);
+        work.spawn(async move {
+            for minute in 0..5 {
+                let action = Action::LogTime { category: "labour".into(), minutes: finger * 5 + minute + 1 };
+                phone.act("DSP-100".into(), action, None).await.unwrap();
+                assert_eq!(phone.visits(everything()).await.unwrap().len(), 3);
+                let _ = phone.sync_status().await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        done.unwrap();
+    }
+    let visit = phone.visit("DSP-100".into()).await.unwrap();
+    let mut minutes: Vec<u32> = visit.time_worked.iter().map(|line| line.minutes).collect();
+    minutes.sort_unstable();
+    assert_eq!(minutes, (1..=70).collect::<Vec<_>>());
+    assert_eq!(phone.sync_status().await.unwrap().unsent, 70);
+}
+
+/// The app closes the phone while others still work with it: what was answered as taken is there afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_before_the_end_is_there_afterwards() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    let acting = Arc::clone(&phone);
+    let (first, seen) = tokio::sync::oneshot::channel();
+    let work = tokio::spawn(async move {
+        let (mut taken, mut first) = (0, Some(first));
+        loop {
+            let action = Action::LogTime { category: "labour".into(), minutes: taken + 1 };
+            match acting.act("DSP-100".into(), action, None).await {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    assert_eq!(error, PhoneError::Closed);
+                    return taken;
+                }
+            }
+            if let Some(first) = first.take() {
+                first.send(()).unwrap();
+            }
+        }
+    });
+    seen.await.unwrap();
+    phone.shutdown().await.unwrap();
+    let taken = work.await.unwrap();
+    drop(phone);
+    let unsent = open_sample(&path).sync_status().await.unwrap().unsent;
+    assert_eq!(unsent, taken);
+}
