@@ -5,5 +5,9 @@
 
 mod members;
 mod poison;
+#[path = "../postgres_support/mod.rs"]
+mod postgres_support;
+#[path = "../kafka_support/registry.rs"]
+mod registry;
 mod stories;
 mod world;

@@ -1,6 +1,7 @@
 //! Members of the group come and go.
 
-use crate::world::{World, metric, until};
+use crate::postgres_support::Database;
+use crate::world::{World, metric, node, postgres, until};
 use serde_json::{Value, json};
 
 const TECHNICIANS: i64 = 10;
@@ -59,23 +60,43 @@ async fn members_come_and_go_in_mid_load_and_nothing_is_lost_doubled_or_swapped(
     assert_eq!(world.behind(), 0);
 }
 
+/// Four nodes' worth of luck: each order comes four times, in four partitions, to two nodes on one PostgreSQL; and so does its
+/// cancellation, in a topic of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_members_that_get_the_same_order_at_once_make_one_dispatch() {
-    let world = World::new(4).await;
+async fn two_nodes_on_one_postgresql_that_get_the_same_order_at_once_make_one_dispatch() {
+    const ORDERS: usize = 40;
+    let database = Database::create().await;
+    let world = World::on_postgres(4, database.url()).await;
+    let other = node(postgres(database.url()).await);
     let mut records = Vec::new();
-    for n in 0..40 {
+    for n in 0..ORDERS {
+        let order = format!("SO-{n}");
         for partition in 0..4 {
-            let payload = json!({ "serviceOrderId": format!("SO-{n}"), "locationId": "LOC-1" });
-            let mut record = world.event("ServiceOrderScheduledEvent", &format!("evt-{n}-{partition}"), payload);
-            record["partition"] = json!(partition);
-            records.push(record);
+            let scheduled = json!({ "serviceOrderId": order, "locationId": "LOC-1" });
+            let cancelled = json!({ "serviceOrderId": order, "reason": "moved" });
+            let mut pair = [
+                world.event("ServiceOrderScheduledEvent", &format!("evt-{n}-{partition}"), scheduled),
+                world.event("ServiceOrderCancelledEvent", &format!("evt-c{n}-{partition}"), cancelled),
+            ];
+            for record in &mut pair {
+                record["partition"] = json!(partition);
+            }
+            records.extend(pair);
         }
     }
+    let (one, two) = (world.member(), world.member_on(&other));
     world.publish(&records);
-    let (one, two) = (world.member(), world.member());
     world.caught_up().await;
-    assert_eq!(world.dispatches().await, 40);
-    assert_eq!(world.consumed("applied"), 40.0);
+    assert_eq!(world.dispatches().await, ORDERS);
+    for n in 0..ORDERS {
+        let dispatch = world.dispatch_of(&format!("SO-{n}")).await.unwrap();
+        let chain = world.audit(&format!("dispatch:{}", dispatch.row.dispatch_id)).await;
+        let actions: Vec<&str> = chain.iter().map(|record| record.action.as_str()).collect();
+        assert_eq!(actions, ["DISPATCH_REQUESTED", "DISPATCH_CANCELLED"], "SO-{n}");
+    }
+    assert!(world.dead_letters(0).is_empty());
     one.stop().await;
     two.stop().await;
+    world.service.store().close().await;
+    other.store().close().await;
 }

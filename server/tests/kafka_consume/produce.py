@@ -1,6 +1,7 @@
 """Publishes events as another system does, with Confluent's client and fastavro: one record a line of standard input, as JSON.
 
-{"topic", "partition"?, "key"?, "headers"?: [[name, text or null]], "json" | "base64" | "avro"?: {"id", "schema", "record"}, "codec"?}
+{"topic", "partition"?, "key"?, "headers"?: [[name, text or null]], "json" | "base64" | "avro"?: {"id", "schema", "record"}, "registered"?: {"url", "schema",
+"record"}, "codec"?}
 
 Ends when the broker has acknowledged all of them. Two other lines: {"make": topic, "partitions"} makes a topic, and
 {"behind": group, "topics": [...]} prints how many records of these the group has not committed.
@@ -15,8 +16,12 @@ import sys
 import fastavro
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 
 producers = {}
+serializers = {}
 
 
 def producer(codec):
@@ -44,6 +49,12 @@ def value(record):
         out.write(struct.pack(">bI", 0, avro["id"]))
         fastavro.schemaless_writer(out, fastavro.parse_schema(avro["schema"]), avro["record"])
         return out.getvalue()
+    if "registered" in record:
+        told = record["registered"]
+        key = (told["url"], json.dumps(told["schema"]))
+        if key not in serializers:
+            serializers[key] = AvroSerializer(SchemaRegistryClient({"url": told["url"]}), key[1])
+        return serializers[key](told["record"], SerializationContext(record["topic"], MessageField.VALUE))
     return None
 
 

@@ -1,6 +1,8 @@
 //! The four events, in both encodings, and what is away for a while.
 
-use crate::world::{World, metric, until};
+use crate::postgres_support::{Database, Server};
+use crate::registry::TestRegistry;
+use crate::world::{EVENTS, World, metric, schema_text, until};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -187,5 +189,68 @@ async fn events_wait_for_a_database_that_is_taken_and_then_have_their_effect() {
     world.caught_up().await;
     assert_eq!(world.dispatches().await, 20);
     assert!(world.dead_letters(0).is_empty());
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_wait_while_postgresql_is_away_and_then_have_their_effect() {
+    let server = Server::start();
+    let database = Database::create_on(&server.url()).await;
+    let world = World::on_postgres(2, database.url()).await;
+    let orders = |range: std::ops::Range<u32>| -> Vec<Value> {
+        let scheduled = |n| {
+            let payload = json!({ "serviceOrderId": format!("SO-{n}"), "locationId": "LOC-1" });
+            world.event("ServiceOrderScheduledEvent", &format!("evt-{n}"), payload)
+        };
+        range.map(scheduled).collect()
+    };
+    let member = world.member();
+    world.publish(&orders(0..20));
+    world.caught_up().await;
+    server.run("kill");
+    world.publish(&orders(20..60));
+    let topic = &world.config.topics.service_order_scheduled;
+    until("both partitions wait", || async { metric("crm_dispatch_consumer_blocked", &[topic]) == 2.0 }).await;
+    assert_eq!(world.behind(), 40, "no offset without an effect");
+    server.run("start");
+    world.caught_up().await;
+    assert_eq!(world.dispatches().await, 60);
+    assert_eq!(world.consumed("applied"), 60.0);
+    // A character that PostgreSQL keeps in no text holds up nobody.
+    let odd = json!({ "serviceOrderId": "SO-0", "reason": "moved\u{0}away" });
+    world.publish(&[world.event("ServiceOrderCancelledEvent", "evt-odd", odd)]);
+    world.caught_up().await;
+    assert_eq!(world.dispatch_of("SO-0").await.unwrap().row.status, VisitStatus::Cancelled);
+    assert!(world.dead_letters(0).is_empty(), "a database that is away is no poison");
+    member.stop().await;
+    world.service.store().close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avro_of_confluents_own_serializer_is_read_with_the_registrys_schema() {
+    let world = World::new(1).await;
+    let registry = TestRegistry::start().await;
+    let member = world.member_with(registry.url());
+    let schema: Value = serde_json::from_str(&schema_text(EVENTS[0])).unwrap();
+    let scheduled = |n: u32| {
+        json!({
+            "topic": world.topic(EVENTS[0]),
+            "key": format!("SO-{n}"),
+            "registered": { "url": registry.url(), "schema": schema, "record": {
+                "eventId": format!("evt-{n}"),
+                "timestamp": 1_770_098_400_000_i64,
+                "tenantId": "tenant-001",
+                "serviceOrderId": format!("SO-{n}"),
+                "locationId": "LOC-1",
+                "requiredSkills": [{ "code": "HVAC", "level": 1 }],
+            }},
+        })
+    };
+    let records: Vec<Value> = (0..10).map(scheduled).collect();
+    tokio::task::block_in_place(|| world.publish(&records));
+    world.caught_up().await;
+    assert_eq!(world.dispatches().await, 10);
+    let asked = registry.calls().into_iter().filter(|call| call.starts_with("GET /schemas/ids/")).count();
+    assert_eq!(asked, 1, "a schema is fetched once: {:?}", registry.calls());
     member.stop().await;
 }

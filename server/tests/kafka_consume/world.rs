@@ -1,7 +1,9 @@
 //! A real broker, a service on a real store, members of the group, and another system that publishes.
 
 use async_trait::async_trait;
-use crm_dispatch_server::config::{ConsumeConfig, ConsumeTopics};
+use crm_dispatch_server::app::open_store;
+use crm_dispatch_server::config::{Config, ConsumeConfig, ConsumeTopics};
+use crm_dispatch_server::events::kafka;
 use crm_dispatch_server::events::kafka::consume::{Consumers, SchemaError, SchemaSource};
 use crm_dispatch_server::service::directory::{LocationInput, TechnicianInput};
 use crm_dispatch_server::service::model::{AuditRecord, DispatchSearch, StoredDispatch};
@@ -16,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -103,14 +105,24 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A group and topics of its own on the shared broker, an office with a site and technicians.
+    /// On the embedded database.
     pub(crate) async fn new(partitions: i32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("dispatch.db")).await.unwrap();
+        Self::on(partitions, store, directory).await
+    }
+
+    /// On PostgreSQL.
+    pub(crate) async fn on_postgres(partitions: i32, url: String) -> Self {
+        Self::on(partitions, postgres(url).await, tempfile::tempdir().unwrap()).await
+    }
+
+    /// A group and topics of its own on the shared broker, an office with a site and technicians.
+    async fn on(partitions: i32, store: Arc<dyn Store>, directory: TempDir) -> Self {
         metrics();
         let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("info").try_init();
-        let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("dispatch.db");
-        let store: Arc<dyn Store> = SqliteStore::open(&database).await.unwrap();
-        let service_ = Service::new(store, Arc::new(SystemClock), IdSource::random(), ServiceConfig::default());
+        let service_ = node(store);
         let mark = format!("{:08x}", rand::random::<u32>());
         let name = |topic: &str| format!("test-{mark}.{topic}");
         let config = ConsumeConfig {
@@ -180,6 +192,22 @@ impl World {
     pub(crate) fn member(&self) -> Consumers {
         let schemas: Arc<dyn SchemaSource> = self.schemas.clone();
         Consumers::start(&self.config, &self.client(), Some(schemas), self.service.clone()).unwrap()
+    }
+
+    /// A member on another node.
+    pub(crate) fn member_on(&self, service: &Service) -> Consumers {
+        Consumers::start(&self.config, &self.client(), None, service.clone()).unwrap()
+    }
+
+    /// A member that asks a schema registry.
+    pub(crate) fn member_with(&self, registry_url: &str) -> Consumers {
+        let settings = HashMap::from([
+            ("CRM_DISPATCH__KAFKA__BROKERS".to_owned(), self.brokers.clone()),
+            ("CRM_DISPATCH__KAFKA__SCHEMA_REGISTRY_URL".to_owned(), registry_url.to_owned()),
+        ]);
+        let kafka = Config::load(None, settings).unwrap().kafka;
+        let (client, schemas) = (kafka::client(&kafka), kafka::schemas(&kafka).unwrap());
+        Consumers::start(&self.config, &client, schemas, self.service.clone()).unwrap()
     }
 
     /// Another system publishes; the broker has all of it when this returns.
@@ -321,6 +349,21 @@ impl World {
         let topics = self.config.topics.all();
         topics.iter().map(|topic| metric("crm_dispatch_consumed_events_total", &[topic, &label])).sum()
     }
+}
+
+/// A connection to PostgreSQL that soon says when the database is away.
+pub(crate) async fn postgres(url: String) -> Arc<dyn Store> {
+    let settings = HashMap::from([
+        ("CRM_DISPATCH__DATABASE__URL".to_owned(), url),
+        ("CRM_DISPATCH__DATABASE__RETRY_MS".to_owned(), "1000".to_owned()),
+        ("CRM_DISPATCH__AUTH__SECRET".to_owned(), "a shared secret for tests only, long enough to be one".to_owned()),
+    ]);
+    open_store(&Config::load(None, settings).unwrap()).await.unwrap().0
+}
+
+/// A node on this store.
+pub(crate) fn node(store: Arc<dyn Store>) -> Service {
+    Service::new(store, Arc::new(SystemClock), IdSource::random(), ServiceConfig::default())
 }
 
 fn key_of(payload: &Value) -> String {

@@ -71,6 +71,8 @@ impl DeadLetters {
         writer
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // Each receipt is awaited, so there is nothing to wait for company for.
+            .set("linger.ms", "0")
             // As the other topics: a key's letters lie where Java's clients would look for them.
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", LETTER_BYTES_MAX)

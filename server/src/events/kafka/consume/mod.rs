@@ -74,7 +74,7 @@ impl Consumers {
     ) -> Result<Self, ConsumeError> {
         let dead_letters = DeadLetters::new(config, client);
         let effects = Effects::new(config, service, Decoder::new(schemas));
-        let work = Arc::new(Work::new(config, effects, dead_letters));
+        let work = Arc::new(Work::new(effects, dead_letters));
         let stopping = Arc::new(AtomicBool::new(false));
         let ended = poll::start(config.clone(), client.clone(), work, Arc::clone(&stopping))?;
         Ok(Self { stopping, ended, stop_timeout: config.stop_timeout() + LEAVE_TIMEOUT })

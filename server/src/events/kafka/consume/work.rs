@@ -24,8 +24,6 @@ const ANY_TENANT: &str = "*";
 pub(super) struct Work {
     effects: Effects,
     dead_letters: DeadLetters,
-    /// Effects at the same time, over all partitions.
-    permits: Semaphore,
 }
 
 /// What an event's effect needs.
@@ -35,6 +33,8 @@ pub(super) struct Effects {
     /// `None`: any.
     tenants: Option<BTreeSet<String>>,
     stock_topic: String,
+    /// Effects at the same time, over all partitions. A worker that waits for a registry or a broker holds none of them.
+    permits: Semaphore,
 }
 
 /// What became of an event.
@@ -69,14 +69,13 @@ struct Whose {
 }
 
 impl Work {
-    pub(super) fn new(config: &ConsumeConfig, effects: Effects, dead_letters: DeadLetters) -> Self {
-        Self { effects, dead_letters, permits: Semaphore::new(config.parallel_max) }
+    pub(super) fn new(effects: Effects, dead_letters: DeadLetters) -> Self {
+        Self { effects, dead_letters }
     }
 
     /// Does what the event asks for; `attempt` counts from 1. When it answers `Ok`, the effect is stored or the dead letter
     /// has the broker's receipt.
     pub(super) async fn take(&self, message: &OwnedMessage, attempt: u32) -> Result<Done, NotNow> {
-        let Ok(_permit) = self.permits.acquire().await else { return Err(NotNow("the server is stopping".to_owned())) };
         let (code, reason) =
             match AssertUnwindSafe(self.effects.of(message.topic(), message.payload())).catch_unwind().await {
                 Ok(Ok(effect)) => return Ok(self.count(message, Done::Effect(effect))),
@@ -109,6 +108,7 @@ impl Effects {
             decoder,
             tenants: (!any).then(|| config.tenants.iter().cloned().collect()),
             stock_topic: config.topics.stock_changed.clone(),
+            permits: Semaphore::new(config.parallel_max),
         }
     }
 
@@ -125,6 +125,7 @@ impl Effects {
             return Err(Unread::poison("TENANT_UNKNOWN", reason));
         }
         let caller = Caller { tenant, user: self.user(topic)?, roles: vec![Role::Integration], technician: None };
+        let _permit = self.permits.acquire().await.map_err(|error| Unread::NotNow(error.to_string()))?;
         let ingested = self.service.ingest(&caller, &envelope).await.map_err(unread)?;
         tracing::debug!(topic, ?ingested, "consumed");
         Ok(ingested.effect)
