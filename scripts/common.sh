@@ -14,6 +14,22 @@ fail() {
   exit 1
 }
 
+say() {
+  printf '%s\n' "$*" >&2
+}
+
+# packages NAME...: installs Debian packages, or says that they are to be installed.
+packages() {
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    say "Installing $*"
+    mkdir -p "$target"
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"; } \
+      >"$target/apt-output.txt" 2>&1 || { tail -20 "$target/apt-output.txt" >&2; fail "apt-get could not install $*"; }
+  else
+    fail "missing: $*. Debian, Ubuntu: apt-get install $*; macOS: brew install postgresql maven python"
+  fi
+}
+
 # need COMMAND REMEDY: ends with the remedy when the command is missing.
 need() {
   command -v "$1" >/dev/null 2>&1 || fail "$1 is missing. $2"

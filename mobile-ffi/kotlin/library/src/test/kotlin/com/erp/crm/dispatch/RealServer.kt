@@ -121,13 +121,13 @@ class RealServer(private val folder: Path = Files.createTempDirectory("dispatch-
             "coordinates":{"latitude":48.2137,"longitude":16.3835},"accessNotes":"Key box left of the door"}""")
     }
 
-    /** A technician who can be booked from yesterday on for eight days, under a name that no other story has. */
-    fun addTechnician(): String {
+    /** A technician who can be booked from yesterday on, under a name that no other story has. */
+    fun addTechnician(days: Long = 8): String {
         val id = "TECH-${100 + names.incrementAndGet()}"
         val from = Instant.now().truncatedTo(ChronoUnit.HOURS).minus(1, ChronoUnit.DAYS)
         call("PUT", "/technicians/$id", """{"name":"Technician $id","skills":[{"code":"HVAC","level":3}],
             "homeBase":{"latitude":48.2082,"longitude":16.3738},
-            "availability":[{"start":"$from","end":"${from.plus(8, ChronoUnit.DAYS)}"}],"vanStock":{"PART-1":5}}""")
+            "availability":[{"start":"$from","end":"${from.plus(days, ChronoUnit.DAYS)}"}],"vanStock":{"PART-1":5}}""")
         return id
     }
 
