@@ -1,19 +1,15 @@
 package com.erp.crm.dispatch
 
+import java.nio.file.Files
 import java.util.concurrent.CopyOnWriteArrayList
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
+import kotlin.test.assertFalse
 import kotlin.test.assertIs
 import kotlin.test.assertTrue
 import kotlin.time.Duration.Companion.seconds
 import kotlinx.coroutines.CompletableDeferred
-import kotlinx.coroutines.CoroutineStart
-import kotlinx.coroutines.Dispatchers
-import kotlinx.coroutines.async
-import kotlinx.coroutines.coroutineScope
-import kotlinx.coroutines.flow.first
-import kotlinx.coroutines.flow.onStart
 
 /** Tokens that expire, technicians who come and go, and a phone that is lost. */
 class AccountsTest {
@@ -121,24 +117,29 @@ class AccountsTest {
     }
 
     @Test
-    fun `a phone that is reported lost lets go of its visits and says so`() {
+    fun `a phone that is reported lost hands over what is unsent, then destroys its file and its key`() {
         val technician = server.addTechnician()
         val dispatch = server.assign(technician)
         Handset(server, Tokens(server.technicianToken(technician))).use { handset ->
             story {
                 val phone = handset.primed(technician)
-                coroutineScope {
-                    val listening = CompletableDeferred<Unit>()
-                    val told = async(Dispatchers.Default, CoroutineStart.UNDISPATCHED) {
-                        phone.noticesFlow().onStart { listening.complete(Unit) }.first { it is Notice.Revoked }
+                phone.networkChanged(false)
+                phone.untilConnection(ConnectionState.NO_NETWORK)
+                phone.act(dispatch, Action.Accept(eta = null), null)
+                server.revoke(phone.syncStatus().deviceId)
+                val heard = CompletableDeferred<Notice>()
+                val subscription = phone.observeNotices(object : NoticeObserver {
+                    override fun onNotice(notice: Notice) {
+                        if (notice is Notice.Revoked) heard.complete(notice)
                     }
-                    listening.await()
-                    server.revoke(phone.syncStatus().deviceId)
-                    assertIs<Notice.Revoked>(told.await())
-                }
-                phone.untilConnection(ConnectionState.REVOKED)
-                assertTrue(phone.visitsFlow().until("empty") { it.isEmpty() }.isEmpty())
-                assertFailsWith<PhoneException> { phone.act(dispatch, Action.Accept(eta = null), null) }
+                })
+                phone.networkChanged(true)
+                assertEquals(Notice.Revoked(handedOver = 1u, sealed = 0u, erased = true), heard.await())
+                subscription.close()
+                assertFalse(Files.exists(handset.file))
+                assertTrue(handset.safe.kept.isEmpty(), "the key is destroyed")
+                assertFailsWith<PhoneException> { phone.act(dispatch, Action.Pause(null), null) }
+                assertEquals("DISPATCHED", server.status(dispatch), "what came from a lost phone waits for a person")
             }
         }
     }

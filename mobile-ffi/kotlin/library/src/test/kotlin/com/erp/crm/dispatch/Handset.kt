@@ -39,7 +39,7 @@ open class Safe : SecureStorage {
 class Handset(
     private val server: RealServer,
     private val tokens: TokenProvider,
-    private val encryption: Encryption = Encryption.OFF,
+    private val encryption: Encryption = Encryption.SECURE_STORAGE,
 ) : AutoCloseable {
     private val folder: Path = Files.createTempDirectory("dispatch-phone-")
     private val opened = mutableListOf<DispatchPhone>()
