@@ -39,12 +39,23 @@ struct Connection {
     heard: Option<(u64, sync_core::protocol::OutboxMark)>,
     /// The oldest news that the phone has not confirmed: where it ends, and since when there is such news.
     told: Option<(Cursor, Instant)>,
+    /// The session was told to end. It may still wait for a revoked phone's proof, and what told it to end would tell it for ever.
+    ending: bool,
 }
 
 /// Serves the phone until either side ends.
 pub(super) async fn run(gate: Arc<SyncGate>, socket: WebSocket, principal: Principal, technician: TechnicianId) {
-    let mut connection =
-        Connection { gate, socket, principal, technician, phone: None, subscription: None, heard: None, told: None };
+    let mut connection = Connection {
+        gate,
+        socket,
+        principal,
+        technician,
+        phone: None,
+        subscription: None,
+        heard: None,
+        told: None,
+        ending: false,
+    };
     let Err(Gone) = connection.serve().await else { return };
     tracing::debug!(technician = %connection.technician, "phone disconnected");
 }
@@ -100,13 +111,14 @@ impl Connection {
                         end(ByeCode::TooLarge, None, "the frame could not be read")
                     }
                 },
-                signal = signal(self.subscription.as_ref()) => self.input(signal),
-                () = &mut expired => end(ByeCode::TokenExpired, None, "come back with a fresh token"),
-                drain = draining(&mut drain) => {
+                signal = signal(self.subscription.as_ref()), if !self.ending => self.input(signal),
+                () = &mut expired, if !self.ending => end(ByeCode::TokenExpired, None, "come back with a fresh token"),
+                drain = draining(&mut drain), if !self.ending => {
                     end(ByeCode::GoingAway, Some(drain.retry_after_ms()), "the server is restarting")
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => ServerInput::Tick,
             };
+            self.ending |= matches!(input, ServerInput::End { .. });
             let effects = session.handle(self.now(), input);
             self.carry_out(&mut session, effects).await?;
         }
@@ -143,6 +155,7 @@ impl Connection {
                 Err(Stop::Gone) => return Err(Gone),
                 Err(Stop::Service(error)) => {
                     queue.clear();
+                    self.ending = true;
                     Some(self.farewell(&error))
                 }
             };
