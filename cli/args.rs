@@ -95,6 +95,9 @@ pub(crate) struct BenchOptions {
     /// Which; all when none is named.
     #[arg(value_parser = fleet::bench::SCENARIOS)]
     pub(crate) scenarios: Vec<String>,
+    /// An empty PostgreSQL database, for what is measured on one: postgres://…. Its content is of no use afterwards.
+    #[arg(long, value_name = "URL", env = "BENCH_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// Where databases are kept meanwhile: it is this disk that is measured. A temporary directory otherwise.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) dir: Option<PathBuf>,

@@ -24,7 +24,7 @@ use std::time::Duration;
 use support::{FixedTokens, Phone, SECRET, TENANT, token_request};
 use sync_core::client::{Client, ClientConfig, Phase};
 use sync_core::domain::{DispatchId, FactKind, TechnicianId, TenantId, Timestamp, VisitStatus};
-use sync_core::store::{NewEdit, OpenOptions, Store};
+use sync_core::store::{NewEdit, OpenOptions, Protection, Store};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -327,7 +327,12 @@ impl Cluster {
         let token = self.token(technician, &[Role::Technician], Some(technician));
         let config = ClientConfig::new(url, Arc::new(FixedTokens::new(vec![token])));
         let mut rng = StdRng::seed_from_u64(technician.bytes().fold(7, |sum, byte| sum * 31 + u64::from(byte)));
-        let opened = Store::open(&path, &OpenOptions { app: "story 1.0".into(), now: now() }, &mut rng).unwrap();
+        let opened = Store::open(
+            &path,
+            &OpenOptions { app: "story 1.0".into(), now: now(), protection: Protection::Unencrypted },
+            &mut rng,
+        )
+        .unwrap();
         let tenant: TenantId = TENANT.parse().unwrap();
         opened.store.bind_user(&tenant, &technician.parse::<TechnicianId>().unwrap(), &mut rng).unwrap();
         Phone { client: Client::start(Arc::new(opened.store), config), path }

@@ -23,12 +23,13 @@ use sync_core::domain::{IdError, TechnicianId};
 use sync_core::store::{ActError, StoreError};
 
 /// The scenarios by name, in the order in which they run.
-pub const SCENARIOS: [&str; 11] = [
+pub const SCENARIOS: [&str; 12] = [
     "local-list",
     "local-action",
     "bootstrap",
     "reconnect",
     "propagation",
+    "assign",
     "offline-replay",
     "large-queue",
     "storm",
@@ -44,6 +45,8 @@ pub struct BenchOptions {
     pub scenarios: Vec<String>,
     /// How to start a server; each scenario gets a fresh one.
     pub server: ServerCommand,
+    /// An empty PostgreSQL database, for what is measured on one; its content is of no use afterwards.
+    pub database: Option<String>,
     /// Where databases lie: this disk's `fsync` is what durable figures pay for.
     pub dir: PathBuf,
     /// Stored dispatches in the largest `growth` case; 100,000 takes minutes to fill.
@@ -164,6 +167,7 @@ pub async fn run(options: BenchOptions) -> Result<Vec<Row>, BenchError> {
     scenario!("bootstrap and reconnect, 500 visits", ["bootstrap", "reconnect"], prime::run(&bench, 500));
     scenario!("bootstrap and reconnect, 5,000 visits", ["bootstrap", "reconnect"], prime::run(&bench, 5_000));
     scenario!("propagation", ["propagation"], propagation::run(&bench));
+    scenario!("assign on PostgreSQL", ["assign"], propagation::run_on_postgres(&bench));
     scenario!("offline replay", ["offline-replay"], offline::replay(&bench));
     scenario!("large queue", ["large-queue"], offline::large_queue(&bench));
     scenario!("storm", ["storm"], offline::storm(&bench));

@@ -1,10 +1,13 @@
-//! From the office's call until the visit is durable on the phone, at a steady rate.
+//! From the office's call until the visit is durable on the phone, at a steady rate: on the embedded database, and on PostgreSQL with the
+//! phone on the node that was called and on another one.
 
 use super::fixture::{World, caught_up, each, technician_id};
 use super::row::Row;
+use super::server::Server;
 use super::{Bench, BenchError};
 use crate::latency::Latency;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use sync_core::client::Event;
@@ -21,16 +24,67 @@ const RATE: u32 = 100;
 pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let dir = bench.dir("propagation")?;
     let world = World::start(&bench.options.server, dir.path(), PHONES).await?;
+    let url = world.server.base_url();
+    let measured = measure(&world, dir.path(), &url).await?;
+    Ok(measured.rows("propagation", "assign to durable on phone", 4.0, "Syncular 5.3 ms"))
+}
+
+/// On PostgreSQL: the figure that the owner's limit is about.
+pub(super) async fn run_on_postgres(bench: &Bench) -> Result<Vec<Row>, BenchError> {
+    let Some(url) = &bench.options.database else {
+        bench.say("assign is measured on PostgreSQL only: name an empty database with --database");
+        return Ok(Vec::new());
+    };
+    let mut command = bench.options.server.clone();
+    command.env.push(("CRM_DISPATCH__DATABASE__URL".to_owned(), url.clone()));
+    let (dir, second_dir) = (bench.dir("assign")?, bench.dir("assign-second")?);
+    let world = World::start(&command, dir.path(), PHONES).await?;
+    let second = Server::start(&command, second_dir.path()).await?;
+    let mut rows = Vec::new();
+    for (what, dir, url) in [
+        ("PostgreSQL, phone on the same node", dir.path(), world.server.base_url()),
+        ("PostgreSQL, phone on another node", second_dir.path(), second.base_url()),
+    ] {
+        rows.extend(measure(&world, dir, &url).await?.rows("assign", what, 4.0, "the owner's limit: p95 2,000 ms"));
+    }
+    Ok(rows)
+}
+
+/// What was measured.
+struct Measured {
+    /// From the call until the visit was durable on its phone.
+    durable: Latency,
+    /// From the call until its answer.
+    answered: Latency,
+}
+
+impl Measured {
+    fn rows(&self, name: &'static str, what: &str, budget_ms: f64, beside: &'static str) -> Vec<Row> {
+        let Self { durable, answered } = self;
+        let parts = format!(
+            "REST answer after p50 {:.1} / p95 {:.1} ms (decide, commit, fsync); the rest is push and the phone's commit",
+            answered.quantile_ms(0.5),
+            answered.quantile_ms(0.95)
+        );
+        vec![
+            Row::info(name, format!("{what}, {RATE}/s, p50"), durable.quantile_ms(0.5), "ms"),
+            Row::info(name, format!("{what}, {RATE}/s, p95"), durable.quantile_ms(0.95), "ms")
+                .budget(budget_ms, beside)
+                .detail(parts),
+            Row::info(name, format!("{what}, {RATE}/s, p99"), durable.quantile_ms(0.99), "ms"),
+        ]
+    }
+}
+
+/// Assigns fresh visits to technicians whose phones are connected to the node at `url`.
+async fn measure(world: &World, dir: &Path, url: &str) -> Result<Measured, BenchError> {
     let dispatches = world.orders(ASSIGNS).await?;
-    let clients = each((0..PHONES).collect(), |index| {
-        let (world, dir) = (&world, dir.path());
-        async move {
-            let setup = world.setup(technician_id(index)?, world.server.base_url(), index as u64)?;
-            let client = world.phone(&dir.join(format!("phone-{index}.sqlite")), setup).await?;
-            client.set_network(true);
-            caught_up(&client).await?;
-            Ok(client)
-        }
+    let clients = each((0..PHONES).collect(), |index| async move {
+        let setup = world.setup(technician_id(index)?, url.to_owned(), index as u64)?;
+        let client = world.phone(&dir.join(format!("phone-{index}.sqlite")), setup).await?;
+        client.set_network(true);
+        caught_up(&client).await?;
+        Ok(client)
     })
     .await?;
 
@@ -80,17 +134,5 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
         let lost = ASSIGNS - durable.count() as usize;
         return Err(BenchError::World(format!("{lost} of {ASSIGNS} assigned visits were never told to an app")));
     }
-    let parts = format!(
-        "REST answer after p50 {:.1} / p95 {:.1} ms (decide, commit, fsync); the rest is push and the phone's commit",
-        answered.quantile_ms(0.5),
-        answered.quantile_ms(0.95)
-    );
-    let name = "propagation";
-    Ok(vec![
-        Row::info(name, format!("assign to durable on phone, {RATE}/s, p50"), durable.quantile_ms(0.5), "ms"),
-        Row::info(name, format!("assign to durable on phone, {RATE}/s, p95"), durable.quantile_ms(0.95), "ms")
-            .budget(4.0, "Syncular 5.3 ms")
-            .detail(parts),
-        Row::info(name, format!("assign to durable on phone, {RATE}/s, p99"), durable.quantile_ms(0.99), "ms"),
-    ])
+    Ok(Measured { durable, answered })
 }
