@@ -2,7 +2,7 @@
 
 use super::fixture::*;
 use crate::service::commit::{ChangeWrite, Commit, CommitError, IdempotencyRecord};
-use crate::store::{FactKeyQuery, Store};
+use crate::store::{FactKeyQuery, NUMBERS_SKIPPED, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use sync_core::document::{ActorKey, ChangeHash};
@@ -263,6 +263,21 @@ pub async fn numbers_grow_and_never_repeat(store: Arc<dyn Store>) {
     assert_eq!(all.len(), 320, "a number was given twice");
     assert_eq!(store.next_number(&acme(), "ROUTE").await.unwrap(), 1, "kinds count by themselves");
     assert_eq!(store.next_number(&TenantId::new("other").unwrap(), "DSP").await.unwrap(), 1, "tenants too");
+}
+
+/// DSP-7 was made after the backup; the restored database must not call another visit so, since a phone still has facts
+/// for the first one.
+pub async fn a_restored_database_gives_no_number_again(store: Arc<dyn Store>) {
+    let before = store.next_number(&acme(), "DSP").await.unwrap();
+    let identity = store.identity();
+    let renewed = store.renew_identity().await.unwrap();
+    assert_ne!((renewed.generation, renewed.actor), (identity.generation, identity.actor));
+    assert_eq!(store.identity(), renewed);
+    assert!(store.next_number(&acme(), "DSP").await.unwrap() > before + NUMBERS_SKIPPED);
+    let begun_after_the_copy = TenantId::new("other").unwrap();
+    assert!(store.next_number(&begun_after_the_copy, "DSP").await.unwrap() > NUMBERS_SKIPPED);
+    store.renew_identity().await.unwrap();
+    assert!(store.next_number(&begun_after_the_copy, "ROUTE").await.unwrap() > 2 * NUMBERS_SKIPPED);
 }
 
 pub async fn the_identity_stays(store: Arc<dyn Store>) {

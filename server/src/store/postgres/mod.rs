@@ -25,7 +25,7 @@ mod writer;
 pub use connect::PostgresOptions;
 
 use crate::service::commit::{Commit, CommitError, Committed, IdempotencyRecord};
-use crate::store::{CommitLog, Identity, StoreError, forms};
+use crate::store::{CommitLog, Identity, NUMBERS_SKIPPED, StoreError, forms};
 use async_trait::async_trait;
 use connect::Target;
 use rows::{bits, fault, get};
@@ -158,15 +158,20 @@ impl CommitLog for PostgresStore {
         let row = self
             .one(|| {
                 sqlx::query(
-                    "UPDATE meta SET generation = $1, actor = $2 WHERE singleton = 1 RETURNING generation, actor",
+                    "WITH later AS (INSERT INTO counters AS c (tenant, kind, next) VALUES ('', '', $3) \
+                         ON CONFLICT (tenant, kind) DO UPDATE SET next = c.next + $3), \
+                       present AS (UPDATE counters SET next = next + $3 WHERE tenant <> '') \
+                     UPDATE meta SET generation = $1, actor = $2 WHERE singleton = 1 RETURNING generation, actor",
                 )
                 .bind(identity.generation.0.cast_signed())
                 .bind(identity.actor.0.as_slice())
+                .bind(NUMBERS_SKIPPED.cast_signed())
             })
             .await?
             .ok_or_else(|| forms::corrupt("identity")("there is none".to_owned()))?;
         let identity = read_identity(&row, 0, 1)?;
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.numbers.lock().await.clear();
         Ok(identity)
     }
 
@@ -196,7 +201,8 @@ impl CommitLog for PostgresStore {
         let row = self
             .one(|| {
                 sqlx::query(
-                    "INSERT INTO counters AS c (tenant, kind, next) VALUES ($1, $2, 1 + $3) \
+                    "INSERT INTO counters AS c (tenant, kind, next) \
+                       VALUES ($1, $2, 1 + $3 + coalesce((SELECT next FROM counters WHERE tenant = '' AND kind = ''), 0)) \
                      ON CONFLICT (tenant, kind) DO UPDATE SET next = c.next + $3 RETURNING next - $3",
                 )
                 .bind(tenant.as_str())

@@ -87,7 +87,7 @@ impl SqliteStore {
         schema::migrate(&mut writing, None).await?;
         let identity = match read_identity(&mut writing).await? {
             Some(identity) => identity,
-            None => writer::renew_identity(&mut writing).await?,
+            None => writer::write_identity(&mut writing).await?,
         };
         let checkpointing = options
             .clone()
@@ -156,6 +156,7 @@ impl CommitLog for SqliteStore {
     async fn renew_identity(&self) -> Result<Identity, StoreError> {
         let identity = self.ask(|answer| Job::RenewIdentity { answer }).await??;
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.numbers.lock().await.clear();
         Ok(identity)
     }
 

@@ -7,7 +7,7 @@ use super::commit::{self, Failure};
 use super::outbox;
 use super::rows::fault;
 use crate::service::commit::{Commit, CommitError, Committed};
-use crate::store::{Identity, StoreError};
+use crate::store::{Identity, NUMBERS_SKIPPED, StoreError};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,7 +235,8 @@ async fn write_all(
 /// Takes a block of numbers; answers its first.
 async fn numbers(connection: &mut SqliteConnection, tenant: &TenantId, kind: &'static str) -> Result<u64, StoreError> {
     let row = sqlx::query(
-        "INSERT INTO counters (tenant, kind, next) VALUES (?1, ?2, 1 + ?3) \
+        "INSERT INTO counters (tenant, kind, next) \
+           VALUES (?1, ?2, 1 + ?3 + coalesce((SELECT next FROM counters WHERE tenant = '' AND kind = ''), 0)) \
          ON CONFLICT (tenant, kind) DO UPDATE SET next = next + ?3 RETURNING next - ?3",
     )
     .bind(tenant.as_str())
@@ -326,8 +327,25 @@ async fn prune_feed(
     Ok(removed)
 }
 
-/// Draws the database's identity anew.
+/// Draws the database's identity anew, and leaves out numbers: those of the counts that there are, and by a row without a
+/// tenant those of the counts that will begin.
 pub(super) async fn renew_identity(connection: &mut SqliteConnection) -> Result<Identity, StoreError> {
+    let mut transaction = connection.begin().await.map_err(fault)?;
+    sqlx::query(
+        "INSERT INTO counters (tenant, kind, next) VALUES ('', '', 0) ON CONFLICT DO NOTHING; \
+         UPDATE counters SET next = next + ?1",
+    )
+    .bind(NUMBERS_SKIPPED.cast_signed())
+    .execute(&mut *transaction)
+    .await
+    .map_err(fault)?;
+    let identity = write_identity(&mut transaction).await?;
+    transaction.commit().await.map_err(fault)?;
+    Ok(identity)
+}
+
+/// Draws an identity.
+pub(super) async fn write_identity(connection: &mut SqliteConnection) -> Result<Identity, StoreError> {
     let identity = Identity::draw();
     sqlx::query(
         "INSERT INTO meta (singleton, generation, actor) VALUES (1, ?1, ?2) \
