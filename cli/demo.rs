@@ -15,10 +15,12 @@ use fleet::office::Caller;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use sync_core::domain::{TenantId, Timestamp};
+use sync_core::domain::{TechnicianId, TenantId, Timestamp};
 
 /// How long the printed tokens are good for.
 const TOKEN_SECONDS: i64 = 24 * 3600;
+/// Whose part a visitor may take.
+const VISITOR: &str = "TECH-10";
 
 /// The server's time is the demo's.
 struct DemoTime(DayClock);
@@ -114,6 +116,24 @@ fn invite(server: &Server, issuer: &TokenIssuer, tenant: &TenantId) -> Result<()
     for path in ["/requests?status=COMPLETED&limit=3", "/exceptions", "/devices", "/events?limit=5", "/DSP-1/report"] {
         say(format_args!("  curl -s -H \"Authorization: Bearer $TOKEN\" '{base}{path}'"));
     }
+    let technician = TechnicianId::new(VISITOR)?;
+    let request = TokenRequest {
+        sub: VISITOR.parse()?,
+        tenant: tenant.clone(),
+        roles: vec![Role::Technician],
+        technician: Some(technician),
+        device: None,
+    };
+    say(
+        "To be a technician on the phone library, at a console (it needs Java and Maven), with one more visit of your own:",
+    );
+    let json = "-H 'Content-Type: application/json'";
+    let order = r#"{"serviceOrderId":"SO-VISITOR","locationId":"LOC-10","title":"One more visit"}"#;
+    say(format_args!("  curl -s -H \"Authorization: Bearer $TOKEN\" {json} '{base}/requests' -d '{order}'"));
+    let whom = format!(r#"{{"technicianId":"{VISITOR}"}}"#);
+    say(format_args!("  curl -s -H \"Authorization: Bearer $TOKEN\" {json} '{base}/DISPATCH_ID/assign' -d '{whom}'"));
+    say(format_args!("  export CRM_DISPATCH_TOKEN={}", issuer.issue_for(&request, TOKEN_SECONDS)?));
+    say(format_args!("  mobile-ffi/kotlin/sample/run --technician {VISITOR} --server {url}"));
     say(format_args!("API documentation: {url}/docs"));
     say("Ctrl-C ends it.");
     Ok(())
