@@ -107,6 +107,9 @@ pub(crate) struct BenchOptions {
     /// Stored dispatches in the largest growth case.
     #[arg(long, default_value_t = 100_000)]
     pub(crate) growth: usize,
+    /// A PostgreSQL server for reconcile and growth-postgres: the url of one of its databases, of a user who may make others.
+    #[arg(long, value_name = "URL", env = "TEST_POSTGRES_URL", hide_env_values = true)]
+    pub(crate) postgres: Option<String>,
     /// Connected phones in the largest idle case.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) phones: usize,

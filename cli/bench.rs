@@ -37,6 +37,7 @@ pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
         dir,
         growth_dispatches_max: options.growth,
         idle_phones_max: options.phones,
+        postgres: options.postgres.clone(),
         out: Arc::new(|line| say(line)),
     })
     .await?;

@@ -130,8 +130,7 @@ async fn a_server_restored_from_a_backup_is_given_again_what_it_lost() {
     phone.until_holding(&dispatch).await;
     phone.caught_up().await;
     world.stop_server().await;
-    let (live, copy) = (world.dir.path().join("server.db"), world.dir.path().join("backup.db"));
-    std::fs::copy(&live, &copy).unwrap();
+    world.back_up();
     world.start_server().await;
     phone.starts_work(&dispatch).await;
     phone.caught_up().await;
@@ -139,11 +138,7 @@ async fn a_server_restored_from_a_backup_is_given_again_what_it_lost() {
 
     let mut events = phone.client.events();
     world.stop_server().await;
-    std::fs::copy(&copy, &live).unwrap();
-    let config = support::config(world.dir.path(), 0);
-    let (store, _) = crm_dispatch_server::app::open_store(&config).await.unwrap();
-    store.renew_identity().await.unwrap();
-    store.close().await;
+    world.restore().await;
     world.start_server().await;
     phone.caught_up().await;
     world.until_status(&dispatch, "IN_PROGRESS").await;

@@ -3,14 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a story that is not as told shall fail")]
 
-#[path = "../server/tests/postgres_support/mod.rs"]
-mod postgres_support;
 mod support;
 
 use crm_dispatch_server::app::TokenIssuer;
 use crm_dispatch_server::config::Config;
 use crm_dispatch_server::service::Role;
-use postgres_support::{Database, random_name, with_path};
 use rand::{SeedableRng, rngs::StdRng};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -21,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use support::postgres_support::{self, Database, random_name, with_path};
 use support::{FixedTokens, Phone, SECRET, TENANT, token_request};
 use sync_core::client::{Client, ClientConfig, Phase};
 use sync_core::domain::{DispatchId, FactKind, TechnicianId, TenantId, Timestamp, VisitStatus};

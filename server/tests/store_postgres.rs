@@ -12,22 +12,12 @@ mod postgres_support;
 
 use crm_dispatch_server::store::Store;
 use crm_dispatch_server::store::postgres::{PostgresOptions, PostgresStore};
-use postgres_support::{Database, PATIENCE};
+use postgres_support::Database;
 use std::sync::Arc;
-
-fn options(url: String) -> PostgresOptions {
-    PostgresOptions {
-        url,
-        connections_max: 10,
-        connect_timeout: PATIENCE,
-        statement_timeout: 6 * PATIENCE,
-        patience: PATIENCE,
-    }
-}
 
 async fn fresh() -> (Arc<dyn Store>, Database) {
     let database = Database::create().await;
-    let store = PostgresStore::open(&options(database.url())).await.unwrap();
+    let store = PostgresStore::open(&PostgresOptions::new(database.url())).await.unwrap();
     println!("store conformance: PostgreSQL");
     (store, database)
 }

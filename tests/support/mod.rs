@@ -12,10 +12,14 @@
     reason = "shared by several story files"
 )]
 
-use crm_dispatch_server::app::{Parts, Server};
+#[path = "../../server/tests/postgres_support/mod.rs"]
+pub mod postgres_support;
+
+use crm_dispatch_server::app::{Parts, Server, open_store};
 use crm_dispatch_server::auth::TokenRequest;
 use crm_dispatch_server::config::Config;
 use crm_dispatch_server::service::{Clock, IdSource, Role};
+use postgres_support::Database;
 use rand::{SeedableRng, rngs::StdRng};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -83,15 +87,45 @@ pub struct World {
     pub server: Option<Server>,
     pub http: reqwest::Client,
     pub port: u16,
+    pub place: Place,
     office_token: String,
     keys: AtomicU64,
 }
 
+/// Where a story's server keeps everything.
+pub enum Place {
+    /// A file beside the phones'.
+    File(PathBuf),
+    /// A database on PostgreSQL: in the stories that `postgres_stories.rs` tells again.
+    Postgres(Database),
+}
+
+impl Place {
+    async fn fresh(dir: &Path) -> Self {
+        if module_path!().starts_with("postgres_") {
+            Self::Postgres(Database::create().await)
+        } else {
+            Self::File(dir.join("server.db"))
+        }
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::File(path) => format!("sqlite://{}", path.display()),
+            Self::Postgres(database) => database.url(),
+        }
+    }
+}
+
 pub fn config(dir: &Path, port: u16) -> Config {
+    config_of(&format!("sqlite://{}", dir.join("server.db").display()), port)
+}
+
+fn config_of(database: &str, port: u16) -> Config {
     let environment = HashMap::from([
         ("CRM_DISPATCH__SERVER__PORT".to_owned(), port.to_string()),
         ("CRM_DISPATCH__ADMIN__PORT".to_owned(), "0".to_owned()),
-        ("CRM_DISPATCH__DATABASE__URL".to_owned(), format!("sqlite://{}", dir.join("server.db").display())),
+        ("CRM_DISPATCH__DATABASE__URL".to_owned(), database.to_owned()),
         ("CRM_DISPATCH__AUTH__SECRET".to_owned(), SECRET.to_owned()),
     ]);
     Config::load(None, environment).unwrap()
@@ -102,7 +136,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let clock = TestClock::at_morning();
         let parts = Parts { clock: Arc::new(clock.clone()), ids: IdSource::seeded(7) };
-        let server = Server::start(config(dir.path(), 0), parts).await.unwrap();
+        let place = Place::fresh(dir.path()).await;
+        let server = Server::start(config_of(&place.url(), 0), parts).await.unwrap();
         let request = token_request("office", &[Role::Dispatcher, Role::Admin, Role::Integration], None);
         let office_token = server.issuer().unwrap().issue(&request).unwrap();
         let port = server.address().port();
@@ -112,6 +147,7 @@ impl World {
             server: Some(server),
             http: reqwest::Client::new(),
             port,
+            place,
             office_token,
             keys: AtomicU64::new(0),
         };
@@ -138,7 +174,28 @@ impl World {
     /// Starts it again on the same database and port.
     pub async fn start_server(&mut self) {
         let parts = Parts { clock: Arc::new(self.clock.clone()), ids: IdSource::random() };
-        self.server = Some(Server::start(config(self.dir.path(), self.port), parts).await.unwrap());
+        self.server = Some(Server::start(config_of(&self.place.url(), self.port), parts).await.unwrap());
+    }
+
+    /// Copies the database of a server that is stopped.
+    pub fn back_up(&self) {
+        let copy = self.dir.path().join("backup");
+        match &self.place {
+            Place::File(path) => drop(std::fs::copy(path, copy).unwrap()),
+            Place::Postgres(database) => database.dump(&copy),
+        }
+    }
+
+    /// Puts the copy in the database's place, and tells it so, as `crm-dispatch restored` does.
+    pub async fn restore(&self) {
+        let copy = self.dir.path().join("backup");
+        match &self.place {
+            Place::File(path) => drop(std::fs::copy(copy, path).unwrap()),
+            Place::Postgres(database) => database.restore(&copy).await,
+        }
+        let (store, _) = open_store(&config_of(&self.place.url(), 0)).await.unwrap();
+        store.renew_identity().await.unwrap();
+        store.close().await;
     }
 
     pub fn token(&self, technician: &str) -> String {

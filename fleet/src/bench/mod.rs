@@ -6,6 +6,7 @@ mod growth;
 mod idle;
 mod local;
 mod offline;
+mod postgres;
 mod prime;
 mod propagation;
 mod row;
@@ -23,7 +24,7 @@ use sync_core::domain::{IdError, TechnicianId};
 use sync_core::store::{ActError, StoreError};
 
 /// The scenarios by name, in the order in which they run.
-pub const SCENARIOS: [&str; 12] = [
+pub const SCENARIOS: [&str; 14] = [
     "local-list",
     "local-action",
     "bootstrap",
@@ -36,6 +37,8 @@ pub const SCENARIOS: [&str; 12] = [
     "revoke",
     "idle",
     "growth",
+    "reconcile",
+    "growth-postgres",
 ];
 
 /// What to run, and where.
@@ -53,6 +56,9 @@ pub struct BenchOptions {
     pub growth_dispatches_max: usize,
     /// Idle phones in the largest `idle` case.
     pub idle_phones_max: usize,
+    /// A PostgreSQL server, by the url of one of its databases, for the scenarios that need one; they are left out without it,
+    /// unless they are asked for by name.
+    pub postgres: Option<String>,
     /// Takes every line of output.
     pub out: LineSink,
 }
@@ -174,6 +180,12 @@ pub async fn run(options: BenchOptions) -> Result<Vec<Row>, BenchError> {
     scenario!("revoke to purged", ["revoke"], offline::revoke(&bench));
     scenario!("idle phones", ["idle"], idle::run(&bench));
     scenario!("growth", ["growth"], growth::run(&bench));
+    if bench.options.postgres.is_some() || !bench.options.scenarios.is_empty() {
+        scenario!("reconcile", ["reconcile"], postgres::reconcile(&bench));
+        scenario!("growth on PostgreSQL", ["growth-postgres"], postgres::growth(&bench));
+    } else {
+        bench.say("reconcile and growth-postgres are left out: they need a PostgreSQL server (--postgres URL)");
+    }
     bench.say(&render(&rows));
     match failure {
         None => Ok(rows),

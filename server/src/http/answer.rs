@@ -32,6 +32,7 @@ fn table(error: &ServiceError) -> (StatusCode, LogLevel) {
             (StatusCode::FORBIDDEN, LogLevel::Warn)
         }
         ServiceError::Busy => (StatusCode::SERVICE_UNAVAILABLE, LogLevel::Warn),
+        ServiceError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, LogLevel::Error),
         ServiceError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, LogLevel::Error),
     }
 }
@@ -40,6 +41,9 @@ impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         if let ServiceError::Internal(cause) = error {
             return Self::internal(cause);
+        }
+        if let ServiceError::Unavailable(cause) = &error {
+            tracing::error!(%cause, "the database cannot be reached");
         }
         let (status, log) = table(&error);
         let answer = Self::new(status, error.code(), error.to_string()).with_details(error.details()).with_log(log);

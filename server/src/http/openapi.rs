@@ -126,7 +126,7 @@ fn add_common(operation: &mut Operation, api: bool, has_ids: bool) {
         }
     }
     add_error(operation, "500", "`INTERNAL`");
-    add_error(operation, "503", "`SERVER_BUSY`, `BUSY`: see the header Retry-After");
+    add_error(operation, "503", "`SERVER_BUSY`, `BUSY`, `DATABASE_UNAVAILABLE`: see the header Retry-After");
     add_error(operation, "504", "`SERVER_TIMEOUT`");
     // Errors that a handler described in words get the body too.
     for (status, response) in &mut operation.responses.responses {

@@ -193,7 +193,7 @@ pub struct FeedEntry {
     pub news: FeedNews,
 }
 
-/// Why a commit was not written. Nothing of it was.
+/// Why a commit was not written. Nothing of it was, except perhaps where [`CommitError::Store`] says that nobody knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// Somebody was faster: load again and decide again.
@@ -216,7 +216,8 @@ pub enum CommitError {
     /// The device belongs to somebody else.
     #[error("the device belongs to another technician")]
     ForeignDevice,
-    /// The database's fault. `0` is for the log, never for a client.
+    /// The database's fault. It may have been written all the same (the connection broke after COMMIT, and the database stayed
+    /// away): who repeats it is safe by revision, change hash, event id or idempotency key. `0` is for the log, never for a client.
     #[error("the database failed: {0}")]
     Store(String),
 }

@@ -103,6 +103,9 @@ pub enum ServiceError {
     /// Others change the same thing all the time; try again in a moment.
     #[error("others are changing this right now; try again in a moment")]
     Busy,
+    /// The database cannot be reached. Nothing was done; the text is for the log, never for a client.
+    #[error("the server cannot reach its database; try again in a moment")]
+    Unavailable(String),
     /// The server's fault. The text is for the log, never for a client.
     #[error("something went wrong on the server")]
     Internal(String),
@@ -150,6 +153,7 @@ impl ServiceError {
             Self::UnknownEvent(_) => "EVENT_UNKNOWN",
             Self::PoisonEvent { .. } => "EVENT_UNREADABLE",
             Self::Busy => "BUSY",
+            Self::Unavailable(_) => "DATABASE_UNAVAILABLE",
             Self::Internal(_) => "INTERNAL",
         }
     }
@@ -173,7 +177,7 @@ impl ServiceError {
             | Self::UnknownEvent(_)
             | Self::PoisonEvent { .. } => Fault::Invalid,
             Self::Forbidden { .. } | Self::DeviceForeign(_) | Self::DeviceRevoked(_) => Fault::Forbidden,
-            Self::Busy => Fault::Busy,
+            Self::Busy | Self::Unavailable(_) => Fault::Busy,
             Self::Internal(_) => Fault::Internal,
         }
     }
@@ -200,7 +204,7 @@ impl ServiceError {
             Self::Forbidden { action, needs } => json!({ "action": action, "roles": needs }),
             Self::UnknownEvent(event_type) => json!({ "eventType": event_type }),
             Self::PoisonEvent { event, .. } => json!({ "eventId": event }),
-            Self::IdempotencyKeyReused | Self::Busy | Self::Internal(_) => json!({}),
+            Self::IdempotencyKeyReused | Self::Busy | Self::Unavailable(_) | Self::Internal(_) => json!({}),
         }
     }
 
@@ -213,6 +217,9 @@ impl ServiceError {
 
 impl From<crate::store::StoreError> for ServiceError {
     fn from(error: crate::store::StoreError) -> Self {
-        Self::Internal(error.to_string())
+        match error {
+            crate::store::StoreError::Unreachable(problem) => Self::Unavailable(problem),
+            error => Self::Internal(error.to_string()),
+        }
     }
 }

@@ -70,6 +70,8 @@ impl Service {
         let identity = store.identity();
         // A cursor of another database says nothing about this one's feed (invariant 11).
         let cursor = (hello.generation == Some(identity.generation)).then_some(hello.cursor.0);
+        // Not every database can hold every control character, and nobody wants to read one.
+        let app: String = hello.app.chars().filter(|c| !c.is_control()).take(APP_CHARS_MAX).collect();
         for _ in 0..ATTEMPTS_MAX {
             let known = self.own_device(session).await?;
             let (head, digest) = store.feed_head(&session.tenant, &session.technician).await?;
@@ -85,14 +87,14 @@ impl Service {
                 let same = device.ledger.announced >= hello.outbox.high_water
                     && (device.pending, device.oldest_pending) == (hello.outbox.pending, hello.outbox.oldest)
                     && receipt.is_none_or(|receipt| receipt <= device.acknowledged)
-                    && device.app == hello.app
+                    && device.app == app
                     && now.millis_since(device.seen_at) < SEEN_AGAIN_AFTER_MS;
                 if same {
                     return Ok(welcome);
                 }
             }
             let mut write = seen(session, known.as_ref(), now, &hello.outbox);
-            write.app = Some(hello.app.chars().take(APP_CHARS_MAX).collect());
+            write.app = Some(app.clone());
             write.acknowledged = receipt;
             let registered = known.is_none();
             if self.write_device(session, write, registered.then_some("DEVICE_REGISTERED")).await? {

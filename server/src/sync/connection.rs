@@ -286,7 +286,7 @@ impl Connection {
                 made: outcome.feed.iter().map(|entry| Cursor(entry.seq)).collect(),
                 ack: outcome.ack,
             })),
-            Err(error @ (ServiceError::Busy | ServiceError::Internal(_))) => {
+            Err(error @ (ServiceError::Busy | ServiceError::Unavailable(_) | ServiceError::Internal(_))) => {
                 tracing::error!(?error, technician = %self.technician, "a push failed");
                 let refusal = LaneRefusal {
                     code: error.code().to_owned(),

@@ -1,12 +1,11 @@
 //! PostgreSQL for tests: a database of one's own on the running server, or a whole server of one's own. The tests of the whole program
 //! include this file too.
-#![allow(dead_code, reason = "each test crate uses a part")]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test crate uses a part")]
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr as _;
-use std::time::Duration;
 
 /// What a test says when a service is missing.
 const REMEDY: &str = "start the test services: eval \"$(scripts/services up)\"";
@@ -52,6 +51,20 @@ impl Database {
     pub(crate) async fn connect(&self) -> PgConnection {
         connect(&self.url()).await
     }
+
+    /// Copies everything into a file, as an administrator does.
+    pub(crate) fn dump(&self, file: &Path) {
+        tool("pg_dump", &["--format=custom", "--file", file.to_str().unwrap(), &self.url()]);
+    }
+
+    /// Puts a copy in its place.
+    pub(crate) async fn restore(&self, file: &Path) {
+        let mut connection = connect(&self.server).await;
+        for sql in [format!("DROP DATABASE {} WITH (FORCE)", self.name), format!("CREATE DATABASE {}", self.name)] {
+            connection.execute(AssertSqlSafe(sql)).await.unwrap();
+        }
+        tool("pg_restore", &["--exit-on-error", "--dbname", &self.url(), file.to_str().unwrap()]);
+    }
 }
 
 impl Drop for Database {
@@ -70,6 +83,13 @@ impl Drop for Database {
         });
         let _ = dropping.join();
     }
+}
+
+/// Runs one of PostgreSQL's programs.
+fn tool(name: &str, arguments: &[&str]) {
+    let program = PathBuf::from(variable("TEST_POSTGRES_BIN")).join(name);
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The same server, another database.
@@ -135,6 +155,3 @@ impl Drop for Server {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
-
-/// Patience for tests that restart nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -287,6 +287,39 @@ pub async fn the_identity_stays(store: Arc<dyn Store>) {
     assert_ne!(identity.actor, ActorKey([0; 16]));
 }
 
+/// What `crm-dispatch restored` does: another generation for the phones, another actor for the documents.
+pub async fn a_restored_copy_gets_an_identity_of_its_own(store: Arc<dyn Store>) {
+    let before = store.identity();
+    commit_dispatch(&*store, 0, write(&visit("DSP-1"), 1)).await;
+    let renewed = store.renew_identity().await.unwrap();
+    assert_ne!(renewed.generation, before.generation);
+    assert_ne!(renewed.actor, before.actor);
+    assert_eq!(store.identity(), renewed);
+    commit_dispatch(&*store, 0, write(&visit("DSP-1"), 2)).await;
+    assert_eq!(store.identity(), renewed);
+}
+
+/// Closing waits for what was handed in, and answers whoever comes later.
+pub async fn a_closed_store_answers_late_calls(store: Arc<dyn Store>) {
+    let waiting: Vec<_> = (0..10)
+        .map(|number| {
+            let (store, id) = (store.clone(), visit(&format!("DSP-{number}")));
+            tokio::spawn(async move { try_commit(&*store, Commit { dispatch: Some(write(&id, 1)), ..blank(0) }).await })
+        })
+        .collect();
+    commit_dispatch(&*store, 0, write(&visit("DSP-last"), 1)).await;
+    store.close().await;
+    for call in waiting {
+        // Written, or refused because it came too late; never left without an answer.
+        let answer = call.await.unwrap();
+        assert!(matches!(answer, Ok(_) | Err(CommitError::Store(_))), "{answer:?}");
+    }
+    assert!(matches!(try_commit(&*store, blank(0)).await, Err(CommitError::Store(_))));
+    assert!(store.dispatch(&acme(), &visit("DSP-last")).await.is_err());
+    assert!(store.prune(at(0)).await.is_err());
+    store.close().await;
+}
+
 pub async fn tenants_do_not_meet(store: Arc<dyn Store>) {
     let (anna, id, other) = (tech("TECH-10"), visit("DSP-1"), TenantId::new("other").unwrap());
     for tenant in [acme(), other.clone()] {

@@ -37,7 +37,8 @@ macro_rules! store_conformance {
                 a_consumed_event_is_known_for_ever, an_idempotency_key_answers_what_it_answered,
                 a_change_comes_once, a_fact_is_ruled_once, a_sequence_number_has_one_owner,
                 a_serial_number_is_used_once, a_push_of_a_thousand_facts, numbers_grow_and_never_repeat,
-                a_restored_database_gives_no_number_again, the_identity_stays, tenants_do_not_meet, pruning_forgets_old_keys;
+                a_restored_database_gives_no_number_again, the_identity_stays, a_restored_copy_gets_an_identity_of_its_own,
+                a_closed_store_answers_late_calls, tenants_do_not_meet, pruning_forgets_old_keys;
             feeds: a_feed_counts_without_gaps_whoever_commits, what_a_phone_lacks, what_a_technician_holds,
                 a_departure_leaves_a_tombstone, visits_to_be_let_go, delivery_is_known_when_the_phone_has_stored_it,
                 pruning_keeps_what_a_phone_may_need;

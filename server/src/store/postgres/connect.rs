@@ -33,6 +33,20 @@ pub struct PostgresOptions {
     pub patience: Duration,
 }
 
+impl PostgresOptions {
+    /// The url, with the defaults of the configuration.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            connections_max: 10,
+            connect_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+            patience: Duration::from_secs(5),
+        }
+    }
+}
+
 impl std::fmt::Debug for PostgresOptions {
     /// Without the url, which may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,14 +90,16 @@ impl Target {
         };
         let shown = format!("postgres://{host}:{}/{database}", parsed.get_port());
         let milliseconds = options.statement_timeout.as_millis();
-        // Every statement finds its rows by an index (`plans` proves it), so a plan made once is good for all parameters, and
-        // neither a table without statistics nor a costly-looking plan shall tempt PostgreSQL to something else.
+        // Every statement goes from the few keys that it is given to their rows, by an index (`plans` proves it). So a plan made
+        // once is good for all parameters, and nothing shall tempt PostgreSQL to another one: no table without statistics, no
+        // estimate of costs.
         let session = format!(
             "SET statement_timeout = {milliseconds}; \
              SET idle_in_transaction_session_timeout = '{SILENT_TRANSACTION_SECONDS}s'; \
              SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
              SET default_transaction_isolation = 'read committed'; \
-             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off; \
+             SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \
+             SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         );
         Ok(Self {

@@ -17,6 +17,8 @@ mod feeds;
 mod journal;
 mod nodes;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod prune;
 mod rows;
 mod schema;
@@ -102,16 +104,20 @@ impl PostgresStore {
     {
         let mut pause = self.target.backoff();
         let until = Instant::now() + self.target.patience;
-        loop {
+        // Every connection of the pool may have broken while it was idle; only what fails beyond that is waited for.
+        for failed in 0_u32.. {
             match tokio::time::timeout(self.target.answer_within, attempt()).await {
                 Ok(Err(StoreError::Unreachable(problem))) if Instant::now() < until && !self.pool.is_closed() => {
                     tracing::debug!(problem, "the database cannot be reached; it is tried again");
-                    pause.wait().await;
+                    if failed >= self.pool.options().get_max_connections() {
+                        pause.wait().await;
+                    }
                 }
                 Ok(result) => return result,
-                Err(_) => return Err(StoreError::Unreachable("the database does not answer".to_owned())),
+                Err(_) => break,
             }
         }
+        Err(StoreError::Unreachable("the database does not answer".to_owned()))
     }
 
     /// Reads one row.

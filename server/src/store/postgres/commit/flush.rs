@@ -59,12 +59,14 @@ const BOOKINGS: &str = "INSERT INTO bookings (tenant, dispatch_id, technician, s
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])";
 pub(in crate::store::postgres) const BOOKED_BY: &str = "SELECT b.technician, b.dispatch_id \
      FROM unnest($3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS n(technician, start_ms, end_ms, i) \
-     JOIN bookings b ON b.tenant = $1 AND b.technician = n.technician AND b.start_ms < n.end_ms AND b.end_ms > n.start_ms \
-     WHERE b.dispatch_id <> $2 ORDER BY n.i, b.start_ms LIMIT 1";
+     CROSS JOIN LATERAL (SELECT * FROM bookings b WHERE b.tenant = $1 AND b.technician = n.technician \
+       AND b.start_ms < n.end_ms AND b.end_ms > n.start_ms AND b.dispatch_id <> $2 ORDER BY b.start_ms LIMIT 1) b \
+     ORDER BY n.i LIMIT 1";
 
 /// What a fact that was ruled on before breaks.
 pub(super) const FACT_KNOWN: &str = "facts_pkey";
-/// A fact that is known is written again only to be ruled on. Any other one is given to the primary key, which refuses it.
+/// A fact that is known is written again only to be ruled on (it has no verdict while it is held). Any other one is given to the
+/// primary key, which refuses it.
 pub(in crate::store::postgres) const FACTS: &str = "WITH n AS MATERIALIZED (SELECT * FROM \
        unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], \
          $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[]) \
@@ -72,7 +74,7 @@ pub(in crate::store::postgres) const FACTS: &str = "WITH n AS MATERIALIZED (SELE
          recorded_ms, held_since_ms)), \
      ruled AS (UPDATE facts f SET seq_reused = n.seq_reused, verdict = n.verdict, reason = n.reason, recorded_ms = n.recorded_ms, \
          held_since_ms = NULL \
-       FROM n WHERE f.tenant = n.tenant AND f.fact_id = n.fact_id AND f.held_since_ms IS NOT NULL AND n.held_since_ms IS NULL \
+       FROM n WHERE f.tenant = n.tenant AND f.fact_id = n.fact_id AND f.verdict IS NULL AND n.verdict IS NOT NULL \
        RETURNING f.tenant, f.fact_id) \
      INSERT INTO facts (tenant, fact_id, dispatch_id, device, seq, seq_reused, knew_revision, kind, occurred_ms, serial, verdict, \
          reason, recorded_ms, held_since_ms) \

@@ -20,6 +20,11 @@ use apply::Writes;
 use sqlx::PgConnection;
 use std::sync::PoisonError;
 
+#[cfg(test)]
+pub(super) use flush::{BOOKED_BY, BOOKINGS_GONE, DISPATCHES, FACTS, FEEDS, JOURNAL, MARK_DELIVERED};
+#[cfg(test)]
+pub(super) use look::{LOOK, LOOK_AT_DEVICES};
+
 pub(super) const REMEMBERED: &str =
     "SELECT key, request_hash, status, etag, body FROM idempotency_keys WHERE tenant = $1 AND key = $2";
 

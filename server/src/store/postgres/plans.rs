@@ -1,0 +1,144 @@
+//! How PostgreSQL reads: every statement that can meet a large table finds its rows by an index.
+
+use super::{
+    PostgresStore, commit, connect::PostgresOptions, devices, directory, dispatches, feeds, journal, outbox, prune,
+};
+use crate::store::CommitLog as _;
+use postgres_support::Database;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
+use std::sync::Arc;
+
+#[path = "../../../tests/postgres_support/mod.rs"]
+mod postgres_support;
+
+async fn empty() -> (Arc<PostgresStore>, PgConnection, Database) {
+    let database = Database::create().await;
+    let store = PostgresStore::open(&PostgresOptions::new(database.url())).await.unwrap();
+    // As the store's own connections are set.
+    let connection = store.target.connect().await.unwrap();
+    (store, connection, database)
+}
+
+/// The generic plan's lines: what every execution uses, whatever its parameters.
+async fn plan(connection: &mut PgConnection, sql: &str) -> Vec<String> {
+    let parameters = (1..=40).take_while(|number| sql.contains(&format!("${number}"))).count();
+    let nulls = vec!["NULL"; parameters].join(", ");
+    let arguments = if parameters == 0 { String::new() } else { format!("({nulls})") };
+    connection
+        .execute(AssertSqlSafe(format!("PREPARE looked_at AS {sql}")))
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"));
+    let rows = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN EXECUTE looked_at{arguments}")))
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {sql}"));
+    connection.execute("DEALLOCATE looked_at").await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0).trim().to_owned()).collect()
+}
+
+/// A line that says that as many rows are read as there are: a table from end to end, or everything of a tenant.
+fn reads_everything(line: &str) -> bool {
+    let scans = line.contains("Seq Scan on ");
+    let condition = line.strip_prefix("Index Cond: ");
+    scans || condition.is_some_and(|condition| condition.starts_with("(tenant = ") && !condition.contains(" AND "))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_statement_reads_a_large_table_from_end_to_end() {
+    let (store, mut connection, _database) = empty().await;
+    let narrow = [
+        commit::LOOK,
+        commit::LOOK_AT_DEVICES,
+        commit::REMEMBERED,
+        commit::DISPATCHES,
+        commit::FEEDS,
+        commit::BOOKINGS_GONE,
+        commit::BOOKED_BY,
+        commit::FACTS,
+        commit::JOURNAL,
+        commit::MARK_DELIVERED,
+        devices::DEVICE,
+        devices::DEVICES_OF_TECHNICIAN,
+        devices::HELD_OF_DEVICE,
+        devices::HELD_OF_DISPATCH,
+        directory::TECHNICIAN,
+        directory::TECHNICIANS,
+        directory::LOCATION,
+        directory::LOCATIONS,
+        directory::BOOKINGS,
+        dispatches::ONE,
+        dispatches::DOCUMENTS,
+        dispatches::BY_SERVICE_ORDER,
+        dispatches::SEARCH_BY_TECHNICIAN,
+        dispatches::SEARCH_BY_LOCATION,
+        dispatches::SEARCH_BY_STATUS,
+        dispatches::SEARCH_BY_START,
+        dispatches::SEARCH_BY_ORDER,
+        dispatches::EXCEPTIONS_OF_DISPATCH,
+        dispatches::DUE_DEADLINE,
+        dispatches::DUE_HELD,
+        dispatches::SLA,
+        dispatches::FACTS_BY_SEQUENCE,
+        dispatches::FACTS_BY_SERIAL,
+        feeds::HEAD,
+        feeds::NEWS,
+        feeds::WHOLE,
+        feeds::CARDS,
+        feeds::CHANGES,
+        feeds::HELD,
+        feeds::HELD_SOME,
+        feeds::OUTSIDE_WINDOW,
+        feeds::HOLDERS,
+        journal::EVENTS,
+        journal::EVENTS_OF_TOPIC,
+        journal::EVENTS_OF_AGGREGATE,
+        journal::AUDIT,
+        outbox::MARK_PUBLISHED,
+        outbox::UNPUBLISHED,
+        outbox::WAITING,
+        prune::KEYS,
+        prune::FEED,
+    ];
+    for sql in narrow {
+        let lines = plan(&mut connection, sql).await;
+        let wide: Vec<_> = lines.iter().filter(|line| reads_everything(line)).collect();
+        // The one row of the database's identity.
+        let wide: Vec<_> = wide.into_iter().filter(|line| !line.contains("Seq Scan on meta ")).collect();
+        assert_eq!(wide, [""; 0], "{sql}\n{}", lines.join("\n"));
+    }
+    // These are asked for everything there is of something small, or stop after a page in the index's order.
+    let wide = [devices::DEVICES, devices::HELD_OF_TENANT, dispatches::EXCEPTIONS_OPEN, dispatches::EXCEPTIONS_ALL];
+    for sql in wide {
+        let lines = plan(&mut connection, sql).await;
+        assert!(!lines.iter().any(|line| line.contains("Seq Scan on ")), "{sql}\n{}", lines.join("\n"));
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_come_in_the_index_order_and_are_never_sorted() {
+    let (store, mut connection, _database) = empty().await;
+    let pages = [
+        dispatches::SEARCH_BY_TECHNICIAN,
+        dispatches::SEARCH_BY_LOCATION,
+        dispatches::SEARCH_BY_STATUS,
+        dispatches::SEARCH_BY_START,
+        dispatches::EXCEPTIONS_OPEN,
+        dispatches::EXCEPTIONS_ALL,
+        dispatches::EXCEPTIONS_OF_DISPATCH,
+        feeds::HELD,
+        journal::EVENTS,
+        journal::EVENTS_OF_TOPIC,
+        journal::EVENTS_OF_AGGREGATE,
+        journal::AUDIT,
+        outbox::UNPUBLISHED,
+    ];
+    for sql in pages {
+        let lines = plan(&mut connection, sql).await;
+        // The list of technicians inside a row is sorted, and short.
+        let outer = lines.iter().take_while(|line| !line.starts_with("SubPlan"));
+        let sorts: Vec<_> = outer.filter(|line| line.contains("Sort")).collect();
+        assert_eq!(sorts, [""; 0], "{sql}\n{}", lines.join("\n"));
+    }
+    store.close().await;
+}
