@@ -131,7 +131,8 @@ async fn a_server_killed_after_the_effect_and_before_the_offset_consumes_again_a
             "eventType": name, "eventId": id, "timestamp": "2026-02-02T13:05:00Z", "tenantId": TENANT, "payload": payload,
         }})
     };
-    let mut records: Vec<Value> = topics.iter().map(|topic| json!({ "make": topic, "partitions": 2 })).collect();
+    python(&topics.iter().map(|topic| json!({ "make": topic, "partitions": 2 })).collect::<Vec<_>>());
+    let mut records = Vec::new();
     for n in 0..ORDERS {
         let order = format!("SO-{n}");
         let scheduled = json!({ "serviceOrderId": order, "locationId": "LOC-10" });
