@@ -471,3 +471,37 @@ async fn what_was_taken_before_the_end_is_there_afterwards() {
     let unsent = open_sample(&path).sync_status().await.unwrap().unsent;
     assert_eq!(unsent, taken);
 }
+
+/// The widget's process has the file: the app is turned away. Then the system kills that process in the middle of its work,
+/// and the app finds all that was answered as taken. The other process is this test again, told so by a variable.
+#[tokio::test]
+async fn another_process_is_turned_away_and_its_end_loses_nothing() {
+    const OTHER: &str = "PHONE_OF_THE_OTHER_PROCESS";
+    if let Some(path) = std::env::var_os(OTHER) {
+        let phone = open_sample(Path::new(&path));
+        phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+        std::fs::write(Path::new(&path).with_extension("taken"), "").unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+    let (_folder, path) = sample();
+    let mut other = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "another_process_is_turned_away_and_its_end_loses_nothing"])
+        .env(OTHER, &path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let since = std::time::Instant::now();
+    while !path.with_extension("taken").exists() {
+        assert!(since.elapsed() < PATIENCE, "the other process never worked");
+        assert_eq!(other.try_wait().unwrap(), None, "the other process has ended");
+        std::thread::yield_now();
+    }
+    assert_eq!(open(&path, Encryption::Off, &Arc::default()).unwrap_err(), PhoneError::AlreadyOpen);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let phone = open_sample(&path);
+    assert_eq!(phone.sync_status().await.unwrap().unsent, 1);
+    assert_eq!(phone.open_notice().set_aside_path, None);
+}

@@ -416,12 +416,13 @@ fn connect(path: &Path, protection: &Protection) -> Result<Connection, StoreErro
     let conn = Connection::open(path)?;
     if let Protection::Key(key) = protection {
         key.unlock(&conn)?;
-        // A wrong key shows at the first reading, as a file that is no database.
+        // A wrong key shows at the first reading, as a file that is no database. Once the first page has been read with it, the
+        // key is the right one, and what else is wrong is damage.
         let read = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-        match read.map_err(StoreError::from) {
-            Err(StoreError::Damaged(_)) => return Err(StoreError::WrongKey),
-            other => other?,
-        };
+        if let Err(error) = read {
+            let is_wrong = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
+            return Err(if is_wrong { StoreError::WrongKey } else { error.into() });
+        }
     }
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);

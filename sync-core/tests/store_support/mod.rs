@@ -24,7 +24,8 @@ use sync_core::domain::{
 };
 use sync_core::protocol::{Cursor, Digest, FeedItem, Generation, LaneAck, LaneRefusal, LaneUpdate, PushLane, Remedy};
 use sync_core::store::{
-    AckApplied, Acted, Applied, DeviceNow, FeedBatch, NewEdit, OpenOptions, Opened, PageLimits, Protection, Store,
+    AckApplied, Acted, Applied, DatabaseKey, DeviceNow, FeedBatch, NewEdit, OpenOptions, Opened, PageLimits,
+    Protection, Store, StoreError,
 };
 
 pub const DAY_START_MS: i64 = 1_770_105_600_000;
@@ -56,11 +57,17 @@ pub fn rng(seed: u64) -> StdRng {
 /// A folder with a database in it.
 pub struct Disk {
     pub folder: tempfile::TempDir,
+    pub protection: Protection,
 }
 
 impl Disk {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), protection: Protection::Unencrypted }
+    }
+
+    /// One whose database is encrypted.
+    pub fn encrypted(seed: u64) -> Self {
+        Self { protection: Protection::Key(DatabaseKey::random(&mut rng(seed))), ..Self::new() }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -72,7 +79,12 @@ impl Disk {
     }
 
     pub fn open(&self, seed: u64) -> Opened {
-        open(&self.path(), seed)
+        self.try_open(seed).unwrap()
+    }
+
+    pub fn try_open(&self, seed: u64) -> Result<Opened, StoreError> {
+        let options = OpenOptions { protection: self.protection.clone(), ..options() };
+        Store::open(&self.path(), &options, &mut rng(seed))
     }
 
     /// A phone whose technician is `TECH-10`.
@@ -85,7 +97,7 @@ impl Disk {
 
     /// What a crash at this moment would leave: the database and its log, without a word to the store.
     pub fn crashed(&self) -> Self {
-        let copy = Self::new();
+        let copy = Self { protection: self.protection.clone(), ..Self::new() };
         for suffix in ["", "-wal"] {
             if self.beside(suffix).exists() {
                 std::fs::copy(self.beside(suffix), copy.beside(suffix)).unwrap();
