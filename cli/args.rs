@@ -49,7 +49,7 @@ pub(crate) enum Command {
     ///
     /// Safe to repeat: an event is taken once, whatever happens.
     Ingest(IngestOptions),
-    /// Show the events that Kafka brought and that could not be consumed, oldest first; with --retry, try them again.
+    /// Show the events that Kafka brought and that could not be consumed; with --retry, try them again.
     ///
     /// Letters stay in their topic until it forgets them. Trying again is safe to repeat: an event has its effect once.
     DeadLetters(DeadLettersOptions),

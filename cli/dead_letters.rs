@@ -10,6 +10,12 @@ pub(crate) async fn run(_: Option<&Path>, _: &DeadLettersOptions) -> Result<Exit
     Err("this build has no Kafka; build it with `cargo build --release --features kafka`".into())
 }
 
+/// What strangers wrote, without what a terminal would obey.
+#[cfg(feature = "kafka")]
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 #[cfg(feature = "kafka")]
 pub(crate) async fn run(file: Option<&Path>, options: &DeadLettersOptions) -> Result<ExitCode, Failure> {
     use crate::say;
@@ -48,10 +54,12 @@ pub(crate) async fn run(file: Option<&Path>, options: &DeadLettersOptions) -> Re
         }
         seen += 1;
         let (topic, partition, offset) = &letter.origin;
-        let key = letter.key.as_deref().unwrap_or("-");
+        let key = plain(letter.key.as_deref().unwrap_or("-"));
+        let (code, message) = (plain(&letter.code), plain(&letter.message));
+        let topic = plain(topic);
         let at = letter.at_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let at = at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-        say(format_args!("{at}  {}  {topic}/{partition}@{offset}  {key}  {}", letter.code, letter.message));
+        say(format_args!("{at}  {code}  {topic}/{}@{}  {key}  {message}", plain(partition), plain(offset)));
         match &retry {
             None => {}
             Some(retry) => match retry.again(&letter).await {
