@@ -93,7 +93,7 @@ pub(crate) struct DemoOptions {
 #[derive(Debug, Args)]
 pub(crate) struct BenchOptions {
     /// Which; all when none is named.
-    #[arg(value_parser = fleet::bench::SCENARIOS)]
+    #[arg(value_parser = crate::bench::scenarios())]
     pub(crate) scenarios: Vec<String>,
     /// An empty PostgreSQL database, for what is measured on one: postgres://…. Its content is of no use afterwards.
     #[arg(long, value_name = "URL", env = "BENCH_DATABASE_URL", hide_env_values = true)]

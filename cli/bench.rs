@@ -7,12 +7,48 @@ use crm_dispatch_server::app::TokenIssuer;
 use crm_dispatch_server::config::Config;
 use fleet::bench;
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Signs the benchmarks' tokens; the servers are thrown away with it.
 const SECRET: &str = "benchmarks only: a secret that protects nothing worth having";
 const SECRET_VARIABLE: &str = "CRM_DISPATCH__AUTH__SECRET";
+
+/// The scenario that needs a broker.
+const RELAY: &str = "relay";
+/// Its broker.
+const BROKERS_VARIABLE: &str = "CRM_DISPATCH__KAFKA__BROKERS";
+
+/// What can be named.
+pub(crate) fn scenarios() -> Vec<&'static str> {
+    bench::SCENARIOS.into_iter().chain([RELAY]).collect()
+}
+
+/// Without a broker the relay is left out of a run of everything, and says so.
+async fn relay_rows(dir: &Path, asked: bool) -> Result<Vec<bench::Row>, Failure> {
+    let Ok(brokers) = std::env::var(BROKERS_VARIABLE) else {
+        let remedy = format!("relay: left out; name a broker for it with {BROKERS_VARIABLE}=HOST:PORT");
+        return if asked { Err(remedy.into()) } else { Ok(say_and(remedy)) };
+    };
+    #[cfg(feature = "kafka")]
+    {
+        let config = Config::load(None, HashMap::from([(BROKERS_VARIABLE.to_owned(), brokers)]))?;
+        let rows = crate::bench_relay::run(&config.kafka, dir).await?;
+        say(bench::render(&rows));
+        Ok(rows)
+    }
+    #[cfg(not(feature = "kafka"))]
+    {
+        let remedy = format!("relay: left out, {brokers} or not; build with --features kafka ({})", dir.display());
+        if asked { Err(remedy.into()) } else { Ok(say_and(remedy)) }
+    }
+}
+
+fn say_and(line: String) -> Vec<bench::Row> {
+    say(line);
+    Vec::new()
+}
 
 pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
     let temporary = tempfile::tempdir()?;
@@ -24,23 +60,30 @@ pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
     let config = Config::load(None, HashMap::from([(SECRET_VARIABLE.to_owned(), SECRET.to_owned())]))?;
     let issuer = TokenIssuer::new(&config)?.ok_or("no secret to sign tokens with")?;
     let tenant: sync_core::domain::TenantId = "tenant-001".parse()?;
-    let rows = bench::run(bench::BenchOptions {
-        scenarios: options.scenarios.clone(),
-        server: bench::ServerCommand {
-            program: std::env::current_exe()?,
-            args: vec!["serve".to_owned()],
-            env: vec![(SECRET_VARIABLE.to_owned(), SECRET.to_owned())],
-            tokens: tokens(issuer, tenant.clone()),
-            tenant,
-        },
-        database: options.database.clone(),
-        dir,
-        growth_dispatches_max: options.growth,
-        idle_phones_max: options.phones,
-        postgres: options.postgres.clone(),
-        out: Arc::new(|line| say(line)),
-    })
-    .await?;
+    let (relay, scenarios): (Vec<_>, Vec<_>) = options.scenarios.iter().cloned().partition(|name| name == RELAY);
+    let mut rows = Vec::new();
+    if relay.is_empty() || !scenarios.is_empty() {
+        rows = bench::run(bench::BenchOptions {
+            scenarios,
+            server: bench::ServerCommand {
+                program: std::env::current_exe()?,
+                args: vec!["serve".to_owned()],
+                env: vec![(SECRET_VARIABLE.to_owned(), SECRET.to_owned())],
+                tokens: tokens(issuer, tenant.clone()),
+                tenant,
+            },
+            database: options.database.clone(),
+            dir: dir.clone(),
+            growth_dispatches_max: options.growth,
+            idle_phones_max: options.phones,
+            postgres: options.postgres.clone(),
+            out: Arc::new(|line| say(line)),
+        })
+        .await?;
+    }
+    if !relay.is_empty() || options.scenarios.is_empty() {
+        rows.extend(relay_rows(&dir, !relay.is_empty()).await?);
+    }
     let lines = bench::json_lines(&rows);
     match &options.json {
         Some(path) => std::fs::write(path, lines)?,

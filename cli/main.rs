@@ -3,6 +3,8 @@
 mod args;
 mod bench;
 mod dead_letters;
+#[cfg(feature = "kafka")]
+mod bench_relay;
 mod demo;
 mod serve;
 mod tools;

@@ -85,6 +85,7 @@ pub struct World {
     pub dir: TempDir,
     pub clock: TestClock,
     pub server: Option<Server>,
+    settings: Vec<(String, String)>,
     pub http: reqwest::Client,
     pub port: u16,
     pub place: Place,
@@ -118,26 +119,34 @@ impl Place {
 }
 
 pub fn config(dir: &Path, port: u16) -> Config {
-    config_of(&format!("sqlite://{}", dir.join("server.db").display()), port)
+    config_with(&format!("sqlite://{}", dir.join("server.db").display()), port, &[])
 }
 
-fn config_of(database: &str, port: u16) -> Config {
-    let environment = HashMap::from([
+/// With further settings: `KAFKA__BROKERS` for `kafka.brokers`.
+fn config_with(database: &str, port: u16, more: &[(String, String)]) -> Config {
+    let mut environment = HashMap::from([
         ("CRM_DISPATCH__SERVER__PORT".to_owned(), port.to_string()),
         ("CRM_DISPATCH__ADMIN__PORT".to_owned(), "0".to_owned()),
         ("CRM_DISPATCH__DATABASE__URL".to_owned(), database.to_owned()),
         ("CRM_DISPATCH__AUTH__SECRET".to_owned(), SECRET.to_owned()),
     ]);
+    environment.extend(more.iter().map(|(name, value)| (format!("CRM_DISPATCH__{name}"), value.clone())));
     Config::load(None, environment).unwrap()
 }
 
 impl World {
     pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// With further settings: `("KAFKA__BROKERS", …)`.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let dir = tempfile::tempdir().unwrap();
         let clock = TestClock::at_morning();
         let parts = Parts { clock: Arc::new(clock.clone()), ids: IdSource::seeded(7) };
         let place = Place::fresh(dir.path()).await;
-        let server = Server::start(config_of(&place.url(), 0), parts).await.unwrap();
+        let server = Server::start(config_with(&place.url(), 0, &settings), parts).await.unwrap();
         let request = token_request("office", &[Role::Dispatcher, Role::Admin, Role::Integration], None);
         let office_token = server.issuer().unwrap().issue(&request).unwrap();
         let port = server.address().port();
@@ -145,6 +154,7 @@ impl World {
             dir,
             clock,
             server: Some(server),
+            settings,
             http: reqwest::Client::new(),
             port,
             place,
@@ -174,7 +184,8 @@ impl World {
     /// Starts it again on the same database and port.
     pub async fn start_server(&mut self) {
         let parts = Parts { clock: Arc::new(self.clock.clone()), ids: IdSource::random() };
-        self.server = Some(Server::start(config_of(&self.place.url(), self.port), parts).await.unwrap());
+        let config = config_with(&self.place.url(), self.port, &self.settings);
+        self.server = Some(Server::start(config, parts).await.unwrap());
     }
 
     /// Copies the database of a server that is stopped.
@@ -193,7 +204,7 @@ impl World {
             Place::File(path) => drop(std::fs::copy(copy, path).unwrap()),
             Place::Postgres(database) => database.restore(&copy).await,
         }
-        let (store, _) = open_store(&config_of(&self.place.url(), 0)).await.unwrap();
+        let (store, _) = open_store(&config_with(&self.place.url(), 0, &self.settings)).await.unwrap();
         store.renew_identity().await.unwrap();
         store.close().await;
     }

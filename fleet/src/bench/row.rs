@@ -3,7 +3,7 @@
 use crate::tables::table;
 use serde::Serialize;
 
-/// Which side of the budget is good. All budgets here are upper bounds.
+/// Which side of the budget is good. Budgets are upper bounds, but for rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -29,7 +29,7 @@ pub struct Row {
     pub value: f64,
     /// Its unit.
     pub unit: &'static str,
-    /// At most this, if a budget exists.
+    /// At most this, if a budget exists; of a rate, at least this.
     pub budget: Option<f64>,
     /// The best published figure of a peer, for orientation.
     pub peer: &'static str,
@@ -60,6 +60,15 @@ impl Row {
     pub fn budget(mut self, at_most: f64, peer: &'static str) -> Self {
         self.verdict = if self.value <= at_most { Verdict::Met } else { Verdict::Missed };
         self.budget = Some(at_most);
+        self.peer = peer;
+        self
+    }
+
+    /// Holds a rate against the least it shall be.
+    #[must_use]
+    pub fn at_least(mut self, floor: f64, peer: &'static str) -> Self {
+        self.verdict = if self.value >= floor { Verdict::Met } else { Verdict::Missed };
+        self.budget = Some(floor);
         self.peer = peer;
         self
     }

@@ -8,12 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../postgres_support/mod.rs"]
+mod postgres_support;
 #[path = "../kafka_support/mod.rs"]
 mod support;
 
+mod asyncapi;
 mod avro;
 mod contract;
 mod faults;
+mod nodes;
 mod refusals;
 
 use crm_dispatch_server::config::KafkaConfig;
@@ -22,27 +26,30 @@ use crm_dispatch_server::events::RelayStatus;
 use crm_dispatch_server::events::kafka::relay::Relay;
 use crm_dispatch_server::service::SystemClock;
 use crm_dispatch_server::service::commit::Commit;
+use crm_dispatch_server::store::Store;
 use crm_dispatch_server::store::conformance::fixture::{blank, commit, event, status_event, tech, visit};
 use crm_dispatch_server::store::sqlite::SqliteStore;
-use crm_dispatch_server::store::{Journal as _, Outbox as _, Store};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::reader::{Seen, first_sights};
 use support::until;
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A node's store, and the relay beside it.
 struct Node {
-    store: Arc<SqliteStore>,
-    _dir: Arc<TempDir>,
+    store: Arc<dyn Store>,
+    /// What the store lies in.
+    kept: Kept,
     status: watch::Receiver<RelayStatus>,
     stop: watch::Sender<bool>,
     relay: Option<JoinHandle<()>>,
 }
 
-async fn store() -> (Arc<SqliteStore>, Arc<TempDir>) {
+type Kept = Arc<dyn Any + Send + Sync>;
+
+async fn store() -> (Arc<dyn Store>, Kept) {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&dir.path().join("dispatch.db")).await.unwrap();
     (store, Arc::new(dir))
@@ -56,20 +63,14 @@ impl Node {
 
     /// A further node on the same database.
     fn beside(&self, config: &KafkaConfig) -> Self {
-        Self::on(Arc::clone(&self.store), Arc::clone(&self._dir), config)
+        Self::on(Arc::clone(&self.store), Arc::clone(&self.kept), config)
     }
 
-    fn on(store: Arc<SqliteStore>, dir: Arc<TempDir>, config: &KafkaConfig) -> Self {
+    fn on(store: Arc<dyn Store>, kept: Kept, config: &KafkaConfig) -> Self {
         let (says, status) = watch::channel(RelayStatus::Journal);
         let stop = watch::Sender::new(false);
-        let relay = Relay::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            Arc::new(SystemClock),
-            config.clone(),
-            says,
-            stop.subscribe(),
-        );
-        Self { store, _dir: dir, status, stop, relay: Some(tokio::spawn(relay.run())) }
+        let relay = Relay::new(Arc::clone(&store), Arc::new(SystemClock), config.clone(), says, stop.subscribe());
+        Self { store, kept, status, stop, relay: Some(tokio::spawn(relay.run())) }
     }
 
     fn status(&self) -> RelayStatus {
@@ -103,7 +104,7 @@ impl Node {
 }
 
 /// Writes that many assignments, `keys` visits in turn, a hundred a commit.
-async fn write(store: &Arc<SqliteStore>, from: usize, count: usize, keys: usize) {
+async fn write(store: &Arc<dyn Store>, from: usize, count: usize, keys: usize) {
     let numbers: Vec<usize> = (from..from + count).collect();
     for hundred in numbers.chunks(100) {
         let events = hundred.iter().map(|n| {
@@ -115,7 +116,7 @@ async fn write(store: &Arc<SqliteStore>, from: usize, count: usize, keys: usize)
 }
 
 /// Every event of the journal is on its topic, and a consumer that remembers ids sees each key's in the journal's order.
-async fn assert_all_arrived(store: &Arc<SqliteStore>, prefix: &str, seen: &[Seen]) {
+async fn assert_all_arrived(store: &Arc<dyn Store>, prefix: &str, seen: &[Seen]) {
     let mut told = BTreeMap::<(String, String), Vec<String>>::new();
     let tenant = blank(0).tenant;
     let mut after = 0;
@@ -136,7 +137,7 @@ async fn assert_all_arrived(store: &Arc<SqliteStore>, prefix: &str, seen: &[Seen
 }
 
 /// One event of a technician without a dispatch.
-async fn write_status(store: &Arc<SqliteStore>, id: &str, technician: &str) {
+async fn write_status(store: &Arc<dyn Store>, id: &str, technician: &str) {
     let event = status_event(id, &tech(technician));
     commit(&**store, Commit { events: vec![event], ..blank(0) }).await;
 }

@@ -1,8 +1,10 @@
 //! A broker of the test's own, to be stopped and killed.
 
-use super::service;
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::services::service;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
@@ -53,11 +55,8 @@ impl Drop for Broker {
 }
 
 fn run(command: &str, dir: &Path, port: u16) {
-    let mut script = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    if !script.join("scripts/kafka").exists() {
-        script.pop();
-    }
-    let output = Command::new(script.join("scripts/kafka"))
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|root| root.join("scripts/kafka").exists());
+    let output = Command::new(root.unwrap().join("scripts/kafka"))
         .args([command, dir.to_str().unwrap(), &port.to_string()])
         .stdin(Stdio::null())
         .output()

@@ -13,6 +13,9 @@
 pub mod broker;
 pub mod reader;
 pub mod registry;
+pub mod services;
+
+pub use services::{own_prefix, service, shared_broker};
 
 use crm_dispatch_server::config::{Config, KafkaConfig};
 use std::collections::HashMap;
@@ -21,22 +24,6 @@ use tokio::time::Instant;
 
 /// Long enough for a loaded machine; a story that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A test service's variable.
-pub fn service(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set; start the test services: eval \"$(scripts/services up)\""))
-}
-
-/// The broker that all tests share; each under a prefix of its own.
-pub fn shared_broker() -> String {
-    service("TEST_KAFKA_BROKERS")
-}
-
-/// A prefix that no other test has.
-pub fn own_prefix() -> String {
-    format!("test-{:016x}.", rand::random::<u64>())
-}
 
 /// Kafka's settings, as the environment would give them.
 pub fn kafka(brokers: &str, prefix: &str, more: &[(&str, &str)]) -> KafkaConfig {

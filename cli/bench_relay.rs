@@ -1,0 +1,153 @@
+//! `bench relay`: from the outbox to Kafka's receipts, beside a bare producer with the same messages on the same broker.
+
+use crate::{Failure, say};
+use crm_dispatch_server::config::KafkaConfig;
+use crm_dispatch_server::events::kafka::bench::bare_producer;
+use crm_dispatch_server::events::kafka::relay::Relay;
+use crm_dispatch_server::events::{Event, Payload, RelayStatus};
+use crm_dispatch_server::service::commit::Commit;
+use crm_dispatch_server::service::{Clock as _, SystemClock};
+use crm_dispatch_server::store::sqlite::SqliteStore;
+use crm_dispatch_server::store::{CommitLog as _, Outbox as _, OutboxEvent, Store};
+use fleet::bench::Row;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use sync_core::domain::{TenantId, Timestamp};
+use tokio::sync::watch;
+
+/// Events a run.
+const EVENTS: usize = 100_000;
+/// Runs of each; the middle one counts.
+const RUNS: usize = 3;
+/// Dispatches that the events are about.
+const DISPATCHES: usize = 2_000;
+/// Events in one commit while filling.
+const COMMIT_EVENTS: usize = 500;
+/// What the relay shall reach at least, events a second.
+const FLOOR: f64 = 10_000.0;
+/// How often a dispatcher commits meanwhile.
+const COMMIT_EVERY: Duration = Duration::from_millis(10);
+
+pub(crate) async fn run(config: &KafkaConfig, dir: &Path) -> Result<Vec<Row>, Failure> {
+    let (mut relayed, mut bare, mut commits) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let home = tempfile::Builder::new().prefix("bench-relay-").tempdir_in(dir)?;
+        let store = SqliteStore::open(&home.path().join("server.db")).await?;
+        fill(&store).await?;
+        let events = read(&store).await?;
+        // Topics of their own, so that no run meets another's messages.
+        let config = KafkaConfig { topic_prefix: format!("bench-{}-{run}.", std::process::id()), ..config.clone() };
+        bare.push(rate(events.len(), bare_producer(&config, &events).await?));
+        let (took, meanwhile) = relay(&store, &config).await?;
+        relayed.push(rate(events.len(), took));
+        commits.extend(meanwhile);
+        store.close().await;
+        say(format_args!("relay: run {} of {RUNS} done", run + 1));
+    }
+    let (relayed, bare) = (middle(relayed), middle(bare));
+    commits.sort_unstable();
+    let p95 = commits.get(commits.len() * 95 / 100).copied().unwrap_or_default();
+    let parts = format!("{EVENTS} waiting events from SQLite; {:.0} % of the bare producer", 100.0 * relayed / bare);
+    Ok(vec![
+        Row::info("relay", "outbox to receipts, marked", relayed, "events/s").at_least(FLOOR, "").detail(parts),
+        Row::info("relay", "bare idempotent producer, same messages", bare, "events/s"),
+        Row::info("relay", "a commit meanwhile, p95", p95.as_secs_f64() * 1_000.0, "ms").detail(format!(
+            "{} commits, one every {} ms",
+            commits.len(),
+            COMMIT_EVERY.as_millis()
+        )),
+    ])
+}
+
+fn rate(events: usize, took: Duration) -> f64 {
+    events as f64 / took.as_secs_f64()
+}
+
+fn middle(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or_default()
+}
+
+fn commit_of(tenant: &TenantId, at: Timestamp, events: Vec<Event>) -> Commit {
+    Commit {
+        tenant: tenant.clone(),
+        at,
+        dispatch: None,
+        technicians: Vec::new(),
+        locations: Vec::new(),
+        devices: Vec::new(),
+        events,
+        audit: Vec::new(),
+        consumed: None,
+        idempotency: None,
+        traceparent: None,
+    }
+}
+
+fn event(tenant: &TenantId, at: Timestamp, n: usize) -> Result<Event, Failure> {
+    let dispatch = format!("DSP-{}", n % DISPATCHES);
+    Ok(Event {
+        event_id: format!("evt-{n:08}").parse()?,
+        timestamp: at,
+        aggregate_id: dispatch.clone(),
+        tenant_id: tenant.clone(),
+        payload: Payload::TechnicianAssigned {
+            dispatch_id: dispatch.parse()?,
+            service_order_id: format!("SO-{n}").parse()?,
+            technician_id: "TECH-10".parse()?,
+            status: "ASSIGNED".to_owned(),
+        },
+    })
+}
+
+async fn fill(store: &SqliteStore) -> Result<(), Failure> {
+    let (tenant, at) = ("tenant-001".parse()?, SystemClock.now());
+    for from in (0..EVENTS).step_by(COMMIT_EVENTS) {
+        let events = (from..from + COMMIT_EVENTS).map(|n| event(&tenant, at, n)).collect::<Result<Vec<_>, _>>()?;
+        for result in store.commit(vec![commit_of(&tenant, at, events)]).await {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+async fn read(store: &SqliteStore) -> Result<Vec<OutboxEvent>, Failure> {
+    let mut events: Vec<OutboxEvent> = Vec::with_capacity(EVENTS);
+    loop {
+        let page = store.unpublished(events.last().map_or(0, |last| last.position), 1_000).await?;
+        if page.is_empty() {
+            return Ok(events);
+        }
+        events.extend(page);
+    }
+}
+
+/// Publishes everything; answers how long that took from the moment that topics were known, and how long the commits of a
+/// dispatcher took meanwhile.
+async fn relay(store: &Arc<SqliteStore>, config: &KafkaConfig) -> Result<(Duration, Vec<Duration>), Failure> {
+    let (says, mut status) = watch::channel(RelayStatus::Journal);
+    let stop = watch::Sender::new(false);
+    let as_store = Arc::clone(store) as Arc<dyn Store>;
+    let relay = Relay::new(as_store, Arc::new(SystemClock), config.clone(), says, stop.subscribe());
+    let relay = tokio::spawn(relay.run());
+    let started = status.wait_for(|status| *status == RelayStatus::Publishing || status.is_degraded()).await?.clone();
+    if let RelayStatus::Waiting(reason) | RelayStatus::Stopped(reason) = started {
+        return Err(reason.into());
+    }
+    let began = Instant::now();
+    let tenant: TenantId = "tenant-001".parse()?;
+    let mut commits = Vec::new();
+    while !store.unpublished(0, 1).await?.is_empty() {
+        let since = Instant::now();
+        for result in store.commit(vec![commit_of(&tenant, SystemClock.now(), Vec::new())]).await {
+            result?;
+        }
+        commits.push(since.elapsed());
+        tokio::time::sleep(COMMIT_EVERY).await;
+    }
+    let took = began.elapsed();
+    stop.send_replace(true);
+    relay.await?;
+    Ok((took, commits))
+}
