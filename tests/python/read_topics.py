@@ -7,6 +7,7 @@ Standard input: {"brokers", "prefix", "registry": URL or null, "topics": {name: 
 import datetime
 import io
 import json
+import re
 import sys
 import time
 
@@ -78,6 +79,9 @@ for message in sorted(messages, key=lambda message: (message.topic(), message.pa
     identity = (topic, headers["event-id"])
     event = envelopes[identity]
     assert headers["event-type"] == event["eventType"]
+    if expected["eachOnce"] and event["eventType"] == "TechnicianAssignedEvent":
+        # A dispatcher's call caused it.
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", headers["traceparent"]), headers
     assert key == event["aggregateId"] == (event["payload"].get("dispatchId") or event["payload"]["technicianId"])
     if registry:
         assert headers["content-type"] == "application/avro"

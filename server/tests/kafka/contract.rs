@@ -46,6 +46,55 @@ async fn the_five_topics_are_made_with_their_partitions_and_used_as_agreed() {
     node.stop().await;
 }
 
+#[test]
+fn every_way_of_signing_in_is_built_in() {
+    use rdkafka::producer::{BaseProducer, DefaultProducerContext};
+    for protocol in ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] {
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            if (protocol, mechanism) == ("sasl_plaintext", "PLAIN") {
+                continue;
+            }
+            let settings = [
+                ("security_protocol", protocol),
+                ("sasl_mechanism", mechanism),
+                ("sasl_username", "dispatch"),
+                ("sasl_password", "hunter2"),
+            ];
+            let client = crm_dispatch_server::events::kafka::client(&kafka("127.0.0.1:9", "", &settings));
+            let opened: Result<BaseProducer<DefaultProducerContext>, _> = client.create();
+            assert!(opened.is_ok(), "{protocol} {mechanism}: {:?}", opened.err());
+        }
+    }
+}
+
+/// The figures of this process, as the operator's listener shows them.
+fn figures() -> &'static metrics_exporter_prometheus::PrometheusHandle {
+    static HANDLE: std::sync::OnceLock<metrics_exporter_prometheus::PrometheusHandle> = std::sync::OnceLock::new();
+    HANDLE.get_or_init(|| metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_sees_what_is_published_and_what_waits() {
+    let figures = figures();
+    let prefix = own_prefix();
+    let node = Node::start(&kafka(&shared_broker(), &prefix, &[])).await;
+    write(&node.store, 0, 5, 5).await;
+    node.until_published().await;
+    until("all figures are there", async || {
+        let text = figures.render();
+        [
+            "crm_dispatch_events_published_total{topic=\"crm.dispatch.assignment.created\"}",
+            "crm_dispatch_outbox_waiting",
+            "crm_dispatch_outbox_oldest_age_seconds",
+            "crm_dispatch_relay_active",
+        ]
+        .iter()
+        .all(|series| text.lines().any(|line| line.starts_with(series)))
+    })
+    .await;
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_is_on_its_topic_soon_after_its_commit_and_each_once() {
     let prefix = own_prefix();

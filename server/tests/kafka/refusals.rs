@@ -8,6 +8,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
 use support::reader::partitions;
 use support::registry::TestRegistry;
 use support::{kafka, own_prefix, shared_broker};
@@ -78,6 +81,51 @@ async fn a_schema_that_the_registry_refuses_stops_the_relay_at_once() {
     assert!(registry.subjects().contains(&(subject, 1)), "the subject is as it was");
     node.stop().await;
     assert_eq!(registry.calls(), calls, "it was not tried again");
+}
+
+/// What everybody in this process says to the log, one line each.
+fn log() -> &'static Mutex<Vec<u8>> {
+    static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    static ONCE: Once = Once::new();
+    struct Lines;
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            LINES.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    ONCE.call_once(|| tracing_subscriber::fmt().with_writer(|| Lines).with_ansi(false).init());
+    &LINES
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_up_again_and_again_is_said_once_and_called_ever_more_rarely() {
+    let lines = log();
+    // Takes calls and hangs up, and counts them.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let broker = listener.local_addr().unwrap().to_string();
+    let calls = Arc::new(AtomicUsize::new(0));
+    tokio::spawn({
+        let calls = Arc::clone(&calls);
+        async move {
+            while let Ok((call, _)) = listener.accept().await {
+                drop(call);
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    });
+    let node = Node::start(&kafka(&broker, "", &[("backoff_max_ms", "10000")])).await;
+    write(&node.store, 0, 10, 5).await;
+    node.until_status("WAITING").await;
+    until("it was tried again", async || calls.load(Ordering::SeqCst) >= 8).await;
+    node.stop().await;
+    let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+    let said: Vec<_> = text.lines().filter(|line| line.contains(&broker)).collect();
+    assert_eq!(said.len(), 1, "one line a change: {said:?}");
+    assert!(said[0].contains("WARN") && said[0].contains("events wait in the database"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
