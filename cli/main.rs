@@ -2,9 +2,9 @@
 
 mod args;
 mod bench;
-mod dead_letters;
 #[cfg(feature = "kafka")]
 mod bench_relay;
+mod dead_letters;
 mod demo;
 mod serve;
 mod tools;
