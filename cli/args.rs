@@ -95,9 +95,6 @@ pub(crate) struct BenchOptions {
     /// Which; all when none is named.
     #[arg(value_parser = crate::bench::scenarios())]
     pub(crate) scenarios: Vec<String>,
-    /// An empty PostgreSQL database, for what is measured on one: postgres://…. Its content is of no use afterwards.
-    #[arg(long, value_name = "URL", env = "BENCH_DATABASE_URL", hide_env_values = true)]
-    pub(crate) database: Option<String>,
     /// Where databases are kept meanwhile: it is this disk that is measured. A temporary directory otherwise.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) dir: Option<PathBuf>,
@@ -107,7 +104,7 @@ pub(crate) struct BenchOptions {
     /// Stored dispatches in the largest growth case.
     #[arg(long, default_value_t = 100_000)]
     pub(crate) growth: usize,
-    /// A PostgreSQL server for reconcile and growth-postgres: the url of one of its databases, of a user who may make others.
+    /// A PostgreSQL server for assign, reconcile and growth-postgres: the url of one of its databases, of a user who may make others.
     #[arg(long, value_name = "URL", env = "TEST_POSTGRES_URL", hide_env_values = true)]
     pub(crate) postgres: Option<String>,
     /// Connected phones in the largest idle case.

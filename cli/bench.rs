@@ -72,7 +72,6 @@ pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
                 tokens: tokens(issuer, tenant.clone()),
                 tenant,
             },
-            database: options.database.clone(),
             dir: dir.clone(),
             growth_dispatches_max: options.growth,
             idle_phones_max: options.phones,

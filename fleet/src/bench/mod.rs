@@ -48,8 +48,6 @@ pub struct BenchOptions {
     pub scenarios: Vec<String>,
     /// How to start a server; each scenario gets a fresh one.
     pub server: ServerCommand,
-    /// An empty PostgreSQL database, for what is measured on one; its content is of no use afterwards.
-    pub database: Option<String>,
     /// Where databases lie: this disk's `fsync` is what durable figures pay for.
     pub dir: PathBuf,
     /// Stored dispatches in the largest `growth` case; 100,000 takes minutes to fill.
@@ -173,7 +171,6 @@ pub async fn run(options: BenchOptions) -> Result<Vec<Row>, BenchError> {
     scenario!("bootstrap and reconnect, 500 visits", ["bootstrap", "reconnect"], prime::run(&bench, 500));
     scenario!("bootstrap and reconnect, 5,000 visits", ["bootstrap", "reconnect"], prime::run(&bench, 5_000));
     scenario!("propagation", ["propagation"], propagation::run(&bench));
-    scenario!("assign on PostgreSQL", ["assign"], propagation::run_on_postgres(&bench));
     scenario!("offline replay", ["offline-replay"], offline::replay(&bench));
     scenario!("large queue", ["large-queue"], offline::large_queue(&bench));
     scenario!("storm", ["storm"], offline::storm(&bench));
@@ -181,10 +178,11 @@ pub async fn run(options: BenchOptions) -> Result<Vec<Row>, BenchError> {
     scenario!("idle phones", ["idle"], idle::run(&bench));
     scenario!("growth", ["growth"], growth::run(&bench));
     if bench.options.postgres.is_some() || !bench.options.scenarios.is_empty() {
+        scenario!("assign on PostgreSQL", ["assign"], propagation::run_on_postgres(&bench));
         scenario!("reconcile", ["reconcile"], postgres::reconcile(&bench));
         scenario!("growth on PostgreSQL", ["growth-postgres"], postgres::growth(&bench));
     } else {
-        bench.say("reconcile and growth-postgres are left out: they need a PostgreSQL server (--postgres URL)");
+        bench.say("assign, reconcile and growth-postgres are left out: they need a PostgreSQL server (--postgres URL)");
     }
     bench.say(&render(&rows));
     match failure {

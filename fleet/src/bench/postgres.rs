@@ -50,14 +50,14 @@ const MULTIPLY: &str = "
 ";
 
 /// A database of the benchmark's own on the given server; removed when dropped.
-struct Database {
+pub(super) struct Database {
     bin: Option<PathBuf>,
     server: String,
     name: String,
 }
 
 impl Database {
-    fn create(bench: &Bench, name: &str) -> Result<Self, BenchError> {
+    pub(super) fn create(bench: &Bench, name: &str) -> Result<Self, BenchError> {
         let Some(server) = bench.options.postgres.clone() else {
             return Err(BenchError::Machine(
                 "name a PostgreSQL server: --postgres URL, or TEST_POSTGRES_URL".to_owned(),
@@ -79,7 +79,7 @@ impl Database {
     }
 
     /// How to start a server on it.
-    fn command(&self, bench: &Bench) -> ServerCommand {
+    pub(super) fn command(&self, bench: &Bench) -> ServerCommand {
         let mut command = bench.options.server.clone();
         command.env.push(("CRM_DISPATCH__DATABASE__URL".to_owned(), self.url()));
         command

@@ -2,6 +2,7 @@
 //! phone on the node that was called and on another one.
 
 use super::fixture::{World, caught_up, each, technician_id};
+use super::postgres::Database;
 use super::row::Row;
 use super::server::Server;
 use super::{Bench, BenchError};
@@ -31,12 +32,8 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
 
 /// On PostgreSQL: the figure that the owner's limit is about.
 pub(super) async fn run_on_postgres(bench: &Bench) -> Result<Vec<Row>, BenchError> {
-    let Some(url) = &bench.options.database else {
-        bench.say("assign is measured on PostgreSQL only: name an empty database with --database");
-        return Ok(Vec::new());
-    };
-    let mut command = bench.options.server.clone();
-    command.env.push(("CRM_DISPATCH__DATABASE__URL".to_owned(), url.clone()));
+    let database = Database::create(bench, "assign")?;
+    let command = database.command(bench);
     let (dir, second_dir) = (bench.dir("assign")?, bench.dir("assign-second")?);
     let world = World::start(&command, dir.path(), PHONES).await?;
     let second = Server::start(&command, second_dir.path()).await?;
