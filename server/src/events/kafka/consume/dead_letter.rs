@@ -32,7 +32,8 @@ const ORIGINAL_TIMESTAMP: &str = "x-original-timestamp";
 const CONSUMER_GROUP: &str = "x-consumer-group";
 /// Only where the broker refused the value as too large: its length. The original still lies where the letter says.
 pub(super) const OMITTED_BYTES: &str = "x-original-value-bytes";
-const OURS: [&str; 8] = [
+/// All headers that a letter may have beside the original's.
+pub const DEAD_LETTER_HEADERS: [&str; 8] = [
     ERROR_CODE,
     ERROR_MESSAGE,
     ORIGINAL_TOPIC,
@@ -116,7 +117,7 @@ impl DeadLetters {
     fn headers(&self, message: &OwnedMessage, code: &str, reason: &str) -> OwnedHeaders {
         let mut headers = OwnedHeaders::new();
         for header in message.headers().into_iter().flat_map(Headers::iter) {
-            if !OURS.contains(&header.key) {
+            if !DEAD_LETTER_HEADERS.contains(&header.key) {
                 headers = headers.insert(header);
             }
         }

@@ -24,6 +24,7 @@ mod partition;
 mod poll;
 mod work;
 
+pub use dead_letter::DEAD_LETTER_HEADERS;
 pub use envelope::{SchemaError, SchemaSource};
 
 use crate::config::ConsumeConfig;
