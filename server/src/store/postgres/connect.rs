@@ -100,6 +100,7 @@ impl Target {
              SET default_transaction_isolation = 'read committed'; \
              SET plan_cache_mode = force_generic_plan; SET jit = off; SET enable_seqscan = off; \
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_material = off; \
+             SET enable_bitmapscan = off; \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         );
         Ok(Self {
