@@ -1,6 +1,6 @@
 //! What a phone's connection asks of the service.
 
-use crate::service::commit::{CommitError, DeviceWrite, FeedEntry};
+use crate::service::commit::{CommitError, DeviceWrite, FeedEntry, FeedNews};
 use crate::service::decide::{audience, bare_commit};
 use crate::service::lanes::Round;
 use crate::service::model::Device;
@@ -27,6 +27,18 @@ pub struct PushOutcome {
     pub ack: PushAck,
     /// The entries that the push made in this technician's own feed, in order.
     pub feed: Vec<FeedEntry>,
+}
+
+impl PushOutcome {
+    /// The positions in the technician's feed that the answer itself tells. None when a visit left, as it does when its
+    /// technician rejects it: the answer has no tombstones, so that the phone is told by the feed.
+    #[must_use]
+    pub fn told(&self) -> Vec<Cursor> {
+        if self.feed.iter().any(|entry| entry.news != FeedNews::Held) {
+            return Vec::new();
+        }
+        self.feed.iter().map(|entry| Cursor(entry.seq)).collect()
+    }
 }
 
 /// A page of a phone's feed.
@@ -365,9 +377,9 @@ fn item(news: FeedNewsItem) -> FeedItem {
             tag: visit.tag,
         },
         FeedNewsItem::Gone(entry) => match entry.news {
-            crate::service::commit::FeedNews::Gone(tombstone) => FeedItem::Gone { tombstone },
+            FeedNews::Gone(tombstone) => FeedItem::Gone { tombstone },
             // The store answers a tombstone with every entry that it calls gone.
-            crate::service::commit::FeedNews::Held => FeedItem::Gone {
+            FeedNews::Held => FeedItem::Gone {
                 tombstone: Tombstone {
                     dispatch_id: entry.dispatch,
                     title: String::new(),

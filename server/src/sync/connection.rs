@@ -283,7 +283,7 @@ impl Connection {
         match result {
             Ok(outcome) => Ok(ServerInput::Pushed(Pushed {
                 digest: Digest(outcome.feed.last().map_or(0, |entry| entry.digest)),
-                made: outcome.feed.iter().map(|entry| Cursor(entry.seq)).collect(),
+                made: outcome.told(),
                 ack: outcome.ack,
             })),
             Err(error @ (ServiceError::Busy | ServiceError::Unavailable(_) | ServiceError::Internal(_))) => {
