@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_key_shows_itself_to_nobody() {
         let key = DatabaseKey::from_bytes(&[0xab; 32]).unwrap();
-        assert!(!format!("{key:?} {:?}", Protection::Key(key.clone())).contains("ab"));
+        assert!(!format!("{key:?} {:?}", Protection::Key(key.clone())).contains("abab"));
         assert_eq!(key.statement("key").as_str(), format!("PRAGMA key = \"x'{}'\"", "ab".repeat(32)));
     }
 
