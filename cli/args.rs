@@ -104,9 +104,16 @@ pub(crate) struct BenchOptions {
     /// Stored dispatches in the largest growth case.
     #[arg(long, default_value_t = 100_000)]
     pub(crate) growth: usize,
-    /// A PostgreSQL server for assign, reconcile and growth-postgres: the url of one of its databases, of a user who may make others.
+    /// Stored dispatches in the largest growth-postgres case.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) growth_postgres: usize,
+    /// A PostgreSQL server for assign, reconcile, growth-postgres and relay: the url of one of its databases, of a user who may make
+    /// others.
     #[arg(long, value_name = "URL", env = "TEST_POSTGRES_URL", hide_env_values = true)]
     pub(crate) postgres: Option<String>,
+    /// A Kafka cluster for relay: HOST:PORT of some brokers, separated by commas.
+    #[arg(long, value_name = "BROKERS", env = "TEST_KAFKA_BROKERS")]
+    pub(crate) brokers: Option<String>,
     /// Connected phones in the largest idle case.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) phones: usize,

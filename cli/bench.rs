@@ -17,7 +17,8 @@ const SECRET_VARIABLE: &str = "CRM_DISPATCH__AUTH__SECRET";
 
 /// The scenario that needs a broker.
 const RELAY: &str = "relay";
-/// Its broker.
+/// The setting of its broker.
+#[cfg(feature = "kafka")]
 const BROKERS_VARIABLE: &str = "CRM_DISPATCH__KAFKA__BROKERS";
 
 /// What can be named.
@@ -26,15 +27,15 @@ pub(crate) fn scenarios() -> Vec<&'static str> {
 }
 
 /// Without a broker the relay is left out of a run of everything, and says so.
-async fn relay_rows(dir: &Path, asked: bool) -> Result<Vec<bench::Row>, Failure> {
-    let Ok(brokers) = std::env::var(BROKERS_VARIABLE) else {
-        let remedy = format!("relay: left out; name a broker for it with {BROKERS_VARIABLE}=HOST:PORT");
+async fn relay_rows(options: &BenchOptions, dir: &Path, asked: bool) -> Result<Vec<bench::Row>, Failure> {
+    let Some(brokers) = options.brokers.clone() else {
+        let remedy = "relay: left out; name a broker for it: --brokers HOST:PORT, or TEST_KAFKA_BROKERS".to_owned();
         return if asked { Err(remedy.into()) } else { Ok(say_and(remedy)) };
     };
     #[cfg(feature = "kafka")]
     {
         let config = Config::load(None, HashMap::from([(BROKERS_VARIABLE.to_owned(), brokers)]))?;
-        let rows = crate::bench_relay::run(&config.kafka, dir).await?;
+        let rows = crate::bench_relay::run(&config.kafka, dir, options.postgres.as_deref()).await?;
         say(bench::render(&rows));
         Ok(rows)
     }
@@ -74,6 +75,7 @@ pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
             },
             dir: dir.clone(),
             growth_dispatches_max: options.growth,
+            growth_postgres_dispatches_max: options.growth_postgres,
             idle_phones_max: options.phones,
             postgres: options.postgres.clone(),
             out: Arc::new(|line| say(line)),
@@ -81,7 +83,7 @@ pub(crate) async fn run(options: &BenchOptions) -> Result<ExitCode, Failure> {
         .await?;
     }
     if !relay.is_empty() || options.scenarios.is_empty() {
-        rows.extend(relay_rows(&dir, !relay.is_empty()).await?);
+        rows.extend(relay_rows(options, &dir, !relay.is_empty()).await?);
     }
     let lines = bench::json_lines(&rows);
     match &options.json {

@@ -1,4 +1,5 @@
-//! `bench relay`: from the outbox to Kafka's receipts, beside a bare producer with the same messages on the same broker.
+//! `bench relay`: from the outbox to Kafka's receipts, beside a bare producer with the same messages on the same broker. From PostgreSQL,
+//! as in production, where a server is named, and from the embedded database.
 
 use crate::{Failure, say};
 use crm_dispatch_server::config::KafkaConfig;
@@ -7,9 +8,10 @@ use crm_dispatch_server::events::kafka::relay::Relay;
 use crm_dispatch_server::events::{Event, Payload, RelayStatus};
 use crm_dispatch_server::service::commit::Commit;
 use crm_dispatch_server::service::{Clock as _, SystemClock};
+use crm_dispatch_server::store::postgres::{PostgresOptions, PostgresStore};
 use crm_dispatch_server::store::sqlite::SqliteStore;
-use crm_dispatch_server::store::{CommitLog as _, Outbox as _, OutboxEvent, Store};
-use fleet::bench::Row;
+use crm_dispatch_server::store::{OutboxEvent, Store};
+use fleet::bench::{Database, Row};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,35 +31,57 @@ const FLOOR: f64 = 10_000.0;
 /// How often a dispatcher commits meanwhile.
 const COMMIT_EVERY: Duration = Duration::from_millis(10);
 
-pub(crate) async fn run(config: &KafkaConfig, dir: &Path) -> Result<Vec<Row>, Failure> {
-    let (mut relayed, mut bare, mut commits) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 0..RUNS {
-        let home = tempfile::Builder::new().prefix("bench-relay-").tempdir_in(dir)?;
-        let store = SqliteStore::open(&home.path().join("server.db")).await?;
-        fill(&store).await?;
-        let events = read(&store).await?;
-        // Topics of their own, so that no run meets another's messages.
-        let config = KafkaConfig { topic_prefix: format!("bench-{}-{run}.", std::process::id()), ..config.clone() };
-        bare.push(rate(events.len(), bare_producer(&config, &events).await?));
-        let (took, meanwhile) = relay(&store, &config).await?;
-        relayed.push(rate(events.len(), took));
-        commits.extend(meanwhile);
-        store.close().await;
-        say(format_args!("relay: run {} of {RUNS} done", run + 1));
+pub(crate) async fn run(config: &KafkaConfig, dir: &Path, postgres: Option<&str>) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    let (mut bare, mut commit_rows) = (Vec::new(), Vec::new());
+    if postgres.is_none() {
+        say("relay: from the embedded database only; name a PostgreSQL server too: --postgres URL");
     }
-    let (relayed, bare) = (middle(relayed), middle(bare));
-    commits.sort_unstable();
-    let p95 = commits.get(commits.len() * 95 / 100).copied().unwrap_or_default();
-    let parts = format!("{EVENTS} waiting events from SQLite; {:.0} % of the bare producer", 100.0 * relayed / bare);
-    Ok(vec![
-        Row::info("relay", "outbox to receipts, marked", relayed, "events/s").at_least(FLOOR, "").detail(parts),
-        Row::info("relay", "bare idempotent producer, same messages", bare, "events/s"),
-        Row::info("relay", "a commit meanwhile, p95", p95.as_secs_f64() * 1_000.0, "ms").detail(format!(
-            "{} commits, one every {} ms",
-            commits.len(),
-            COMMIT_EVERY.as_millis()
-        )),
-    ])
+    for place in [postgres.map(|_| "PostgreSQL"), Some("SQLite")].into_iter().flatten() {
+        let (mut relayed, mut commits) = (Vec::new(), Vec::new());
+        for run in 0..RUNS {
+            let home = tempfile::Builder::new().prefix("bench-relay-").tempdir_in(dir)?;
+            // The database is removed after its store is closed.
+            let (database, store): (Option<Database>, Arc<dyn Store>) = match place {
+                "SQLite" => (None, SqliteStore::open(&home.path().join("server.db")).await?),
+                _ => {
+                    let database = Database::create(postgres, "relay")?;
+                    let store = PostgresStore::open(&PostgresOptions::new(database.url())).await?;
+                    (Some(database), store)
+                }
+            };
+            fill(&*store).await?;
+            let events = read(&*store).await?;
+            // Topics of their own, so that no run meets another's messages.
+            let topic_prefix = format!("bench-{}-{}-{run}.", std::process::id(), place.to_lowercase());
+            let config = KafkaConfig { topic_prefix, ..config.clone() };
+            bare.push(rate(events.len(), bare_producer(&config, &events).await?));
+            let (took, meanwhile) = relay(&store, &config).await?;
+            relayed.push(rate(events.len(), took));
+            commits.extend(meanwhile);
+            store.close().await;
+            drop(database);
+            say(format_args!("relay: {place}, run {} of {RUNS} done", run + 1));
+        }
+        let relayed = middle(relayed);
+        commits.sort_unstable();
+        let p95 = commits.get(commits.len() * 95 / 100).copied().unwrap_or_default();
+        rows.push((place, relayed));
+        let parts = format!("{} commits, one every {} ms", commits.len(), COMMIT_EVERY.as_millis());
+        commit_rows.push(
+            Row::info("relay", format!("{place}: a commit meanwhile, p95"), p95.as_secs_f64() * 1_000.0, "ms")
+                .detail(parts),
+        );
+    }
+    let bare = middle(bare);
+    let outbox = rows.into_iter().map(|(place, relayed)| {
+        let parts = format!("{EVENTS} waiting events; {:.0} % of the bare producer", 100.0 * relayed / bare);
+        Row::info("relay", format!("{place}: outbox to receipts, marked"), relayed, "events/s")
+            .at_least(FLOOR, "")
+            .detail(parts)
+    });
+    let bare = Row::info("relay", "bare rdkafka producer, idempotent, same messages", bare, "events/s");
+    Ok(outbox.chain([bare]).chain(commit_rows).collect())
 }
 
 fn rate(events: usize, took: Duration) -> f64 {
@@ -101,7 +125,7 @@ fn event(tenant: &TenantId, at: Timestamp, n: usize) -> Result<Event, Failure> {
     })
 }
 
-async fn fill(store: &SqliteStore) -> Result<(), Failure> {
+async fn fill(store: &dyn Store) -> Result<(), Failure> {
     let (tenant, at) = ("tenant-001".parse()?, SystemClock.now());
     for from in (0..EVENTS).step_by(COMMIT_EVENTS) {
         let events = (from..from + COMMIT_EVENTS).map(|n| event(&tenant, at, n)).collect::<Result<Vec<_>, _>>()?;
@@ -112,7 +136,7 @@ async fn fill(store: &SqliteStore) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn read(store: &SqliteStore) -> Result<Vec<OutboxEvent>, Failure> {
+async fn read(store: &dyn Store) -> Result<Vec<OutboxEvent>, Failure> {
     let mut events: Vec<OutboxEvent> = Vec::with_capacity(EVENTS);
     loop {
         let page = store.unpublished(events.last().map_or(0, |last| last.position), 1_000).await?;
@@ -125,11 +149,10 @@ async fn read(store: &SqliteStore) -> Result<Vec<OutboxEvent>, Failure> {
 
 /// Publishes everything; answers how long that took from the moment that topics were known, and how long the commits of a
 /// dispatcher took meanwhile.
-async fn relay(store: &Arc<SqliteStore>, config: &KafkaConfig) -> Result<(Duration, Vec<Duration>), Failure> {
+async fn relay(store: &Arc<dyn Store>, config: &KafkaConfig) -> Result<(Duration, Vec<Duration>), Failure> {
     let (says, mut status) = watch::channel(RelayStatus::Journal);
     let stop = watch::Sender::new(false);
-    let as_store = Arc::clone(store) as Arc<dyn Store>;
-    let relay = Relay::new(as_store, Arc::new(SystemClock), config.clone(), says, stop.subscribe());
+    let relay = Relay::new(Arc::clone(store), Arc::new(SystemClock), config.clone(), says, stop.subscribe());
     let relay = tokio::spawn(relay.run());
     let started = status.wait_for(|status| *status == RelayStatus::Publishing || status.is_degraded()).await?.clone();
     if let RelayStatus::Waiting(reason) | RelayStatus::Stopped(reason) = started {

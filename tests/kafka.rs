@@ -11,10 +11,10 @@ use crm_dispatch_server::store::conformance::fixture::{blank, commit, event, tec
 use crm_dispatch_server::store::sqlite::SqliteStore;
 use crm_dispatch_server::store::{CommitLog as _, Journal as _};
 use kafka_support::broker::Broker;
+use kafka_support::read_by_another_client;
 use kafka_support::registry::TestRegistry;
-use kafka_support::services::{own_prefix, service, shared_broker};
+use kafka_support::services::{own_prefix, shared_broker};
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,36 +23,6 @@ use sync_core::domain::{DispatchId, FactKind};
 
 /// Generous: only a failure takes as long.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Has confluent-kafka and fastavro compare what is on the topics with what the journal says.
-async fn read_by_another_client(
-    brokers: &str,
-    prefix: &str,
-    registry: Option<&str>,
-    told: Vec<Value>,
-    each_once: bool,
-) {
-    let topics: Value = TOPICS.iter().map(|(name, partitions)| ((*name).to_owned(), json!(partitions))).collect();
-    let expected = json!({ "brokers": brokers, "prefix": prefix, "registry": registry, "topics": topics, "told": told,
-        "eachOnce": each_once });
-    let python = service("TEST_PYTHON");
-    let output = tokio::task::spawn_blocking(move || {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/read_topics.py");
-        let mut reader = Command::new(python)
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        reader.stdin.take().unwrap().write_all(expected.to_string().as_bytes()).unwrap();
-        reader.wait_with_output().unwrap()
-    });
-    let output = output.await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("as the journal says"), "{said}");
-}
 
 /// The journal's envelopes with their topics, by REST.
 async fn journal(world: &World) -> Vec<Value> {

@@ -106,3 +106,31 @@ async fn a_wrong_database_url_is_one_line_with_the_remedy() {
         .unwrap();
     assert_eq!(row.get::<i64, _>(0), 0);
 }
+
+/// An older release meets a database of a newer one: each command ends at once, and neither schema nor data has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_newer_release_is_one_line_with_the_remedy_and_stays_as_it_is() {
+    let database = Database::create().await;
+    let url = database.url();
+    said(&crm_dispatch(&url, &["migrate"]));
+    let mut connection = database.connect().await;
+    for sql in [
+        "INSERT INTO locations VALUES ('tenant-001', 'LOC-10', 1, '{}')",
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', now(), true, '\\x00', 0)",
+    ] {
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dumped = |name: &str| {
+        let file = folder.path().join(name);
+        database.dump_plain(&file);
+        std::fs::read_to_string(file).unwrap()
+    };
+    let before = dumped("before");
+    assert!(before.contains("LOC-10") && before.contains("from the future"));
+    for command in [&["serve"][..], &["migrate"], &["restored"], &["ingest", "-"]] {
+        let line = refused(&crm_dispatch(&url, command));
+        assert!(line.contains("has schema 9999") && line.contains("run the newer release"), "{command:?}: {line}");
+    }
+    assert_eq!(dumped("after"), before);
+}

@@ -22,4 +22,8 @@ async fn fresh() -> (Arc<dyn Store>, Database) {
     (store, database)
 }
 
-crm_dispatch_server::store_conformance!(fresh);
+async fn beside(database: &Database) -> Arc<dyn Store> {
+    PostgresStore::open(&PostgresOptions::new(database.url())).await.unwrap()
+}
+
+crm_dispatch_server::store_conformance!(fresh, beside);

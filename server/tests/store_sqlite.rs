@@ -20,4 +20,8 @@ async fn fresh() -> (Arc<dyn Store>, TempDir) {
     (store, directory)
 }
 
-crm_dispatch_server::store_conformance!(fresh);
+async fn beside(directory: &TempDir) -> Arc<dyn Store> {
+    SqliteStore::open(&directory.path().join("dispatch.db")).await.unwrap()
+}
+
+crm_dispatch_server::store_conformance!(fresh, beside);

@@ -48,6 +48,26 @@ registry = SchemaRegistryClient({"url": expected["registry"]}) if expected["regi
 schemas = {}
 
 
+def murmur2(key):
+    """As Java's clients hash a key to choose its partition: a producer in another language puts it into the same one."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = (0x9747B28C ^ len(key)) & mask
+    whole = len(key) - len(key) % 4
+    for start in range(0, whole, 4):
+        k = (int.from_bytes(key[start:start + 4], "little") * m) & mask
+        k ^= k >> 24
+        h = ((h * m) & mask) ^ ((k * m) & mask)
+    if whole < len(key):
+        h = ((h ^ int.from_bytes(key[whole:], "little")) * m) & mask
+    h ^= h >> 13
+    h = (h * m) & mask
+    return h ^ h >> 15
+
+
+# Of Apache Kafka's own tests.
+assert (murmur2(b"21"), murmur2(b"foobar")) == (-973932308 & 0xFFFFFFFF, -790332482 & 0xFFFFFFFF)
+
+
 def read_avro(value):
     assert value[0] == 0, value[:5]
     number = int.from_bytes(value[1:5], "big")
@@ -82,6 +102,7 @@ for message in sorted(messages, key=lambda message: (message.topic(), message.pa
     if expected["eachOnce"] and event["eventType"] == "TechnicianAssignedEvent":
         # A dispatcher's call caused it.
         assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", headers["traceparent"]), headers
+    assert message.partition() == (murmur2(message.key()) & 0x7FFFFFFF) % partitions[topic], (topic, key)
     assert key == event["aggregateId"] == (event["payload"].get("dispatchId") or event["payload"]["technicianId"])
     if registry:
         assert headers["content-type"] == "application/avro"

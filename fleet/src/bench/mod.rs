@@ -13,6 +13,7 @@ mod row;
 mod server;
 mod tap;
 
+pub use postgres::Database;
 pub use row::{Row, Verdict, json_lines, render};
 pub use server::ServerCommand;
 
@@ -52,6 +53,8 @@ pub struct BenchOptions {
     pub dir: PathBuf,
     /// Stored dispatches in the largest `growth` case; 100,000 takes minutes to fill.
     pub growth_dispatches_max: usize,
+    /// Stored dispatches in the largest `growth-postgres` case; they are made by the database itself.
+    pub growth_postgres_dispatches_max: usize,
     /// Idle phones in the largest `idle` case.
     pub idle_phones_max: usize,
     /// A PostgreSQL server, by the url of one of its databases, for the scenarios that need one; they are left out without it,

@@ -50,15 +50,20 @@ const MULTIPLY: &str = "
 ";
 
 /// A database of the benchmark's own on the given server; removed when dropped.
-pub(super) struct Database {
+#[derive(Debug)]
+pub struct Database {
     bin: Option<PathBuf>,
     server: String,
     name: String,
 }
 
 impl Database {
-    pub(super) fn create(bench: &Bench, name: &str) -> Result<Self, BenchError> {
-        let Some(server) = bench.options.postgres.clone() else {
+    /// Makes one on the server that has the database at this url, by `psql`.
+    ///
+    /// # Errors
+    /// [`BenchError::Machine`] without a server, or when it refuses.
+    pub fn create(server: Option<&str>, name: &str) -> Result<Self, BenchError> {
+        let Some(server) = server.map(str::to_owned) else {
             return Err(BenchError::Machine(
                 "name a PostgreSQL server: --postgres URL, or TEST_POSTGRES_URL".to_owned(),
             ));
@@ -70,7 +75,9 @@ impl Database {
         Ok(database)
     }
 
-    fn url(&self) -> String {
+    /// Its url.
+    #[must_use]
+    pub fn url(&self) -> String {
         let (base, parameters) =
             self.server.split_once('?').map_or((&*self.server, None), |(base, rest)| (base, Some(rest)));
         let end = base.rfind('/').unwrap_or(base.len());
@@ -195,7 +202,7 @@ async fn round(phones: &[(Client, Vec<DispatchId>)], changes: usize) -> Result<f
 
 pub(super) async fn reconcile(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let dir = bench.dir("reconcile")?;
-    let database = Database::create(bench, "reconcile")?;
+    let database = Database::create(bench.options.postgres.as_deref(), "reconcile")?;
     let world = World::start(&database.command(bench), dir.path(), PHONES).await?;
     let phones = phones(&world, dir.path()).await?;
     let mut figures = Vec::new();
@@ -230,24 +237,28 @@ pub(super) async fn reconcile(bench: &Bench) -> Result<Vec<Row>, BenchError> {
 
 pub(super) async fn growth(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let dir = bench.dir("growth-postgres")?;
-    let database = Database::create(bench, "growth")?;
+    let database = Database::create(bench.options.postgres.as_deref(), "growth")?;
     let world = World::start(&database.command(bench), dir.path(), TECHNICIANS).await?;
     world.orders(SMALL).await?;
-    let small_ms = measure(&world).await?;
-    let copies = bench.options.growth_dispatches_max.div_ceil(500).saturating_sub(3).max(1);
+    let small = measure(&world).await?;
+    let copies = bench.options.growth_postgres_dispatches_max.div_ceil(500).saturating_sub(3).max(1);
     bench.say(&format!("  the database is filled to about {} dispatches", copies * 500 + SMALL));
     let stored = database.psql(&database.url(), MULTIPLY, &[format!("copies={copies}")])?;
-    let large_ms = measure(&world).await?;
-    let name = "growth-postgres";
-    Ok(vec![
-        Row::info(name, format!("assign, {SMALL} stored dispatches, p50"), small_ms, "ms"),
-        Row::info(name, format!("assign, {} stored dispatches, p50", stored.trim()), large_ms, "ms")
-            .detail(format!("slope {:.2} x", large_ms / small_ms)),
-    ])
+    let large = measure(&world).await?;
+    let stored = stored.trim();
+    let mut rows = Vec::new();
+    for (name, quantile) in [("p50", 0.5), ("p95", 0.95)] {
+        let (small_ms, large_ms) = (small.quantile_ms(quantile), large.quantile_ms(quantile));
+        let figure = |count: &dyn std::fmt::Display| format!("assign, {count} stored dispatches, {name}");
+        rows.push(Row::info("growth-postgres", figure(&SMALL), small_ms, "ms"));
+        let slope = format!("slope {:.2} x", large_ms / small_ms);
+        rows.push(Row::info("growth-postgres", figure(&stored), large_ms, "ms").detail(slope));
+    }
+    Ok(rows)
 }
 
 /// One command after the other: decide, commit, fsync, answer.
-async fn measure(world: &World) -> Result<f64, BenchError> {
+async fn measure(world: &World) -> Result<Latency, BenchError> {
     let dispatches = world.orders(COMMANDS).await?;
     let mut latency = Latency::default();
     for (number, dispatch) in dispatches.iter().enumerate() {
@@ -256,5 +267,5 @@ async fn measure(world: &World) -> Result<f64, BenchError> {
         world.office.assign(dispatch, &technician, &[]).await?;
         latency.record(since.elapsed());
     }
-    Ok(latency.quantile_ms(0.5))
+    Ok(latency)
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
 
 /// On PostgreSQL: the figure that the owner's limit is about.
 pub(super) async fn run_on_postgres(bench: &Bench) -> Result<Vec<Row>, BenchError> {
-    let database = Database::create(bench, "assign")?;
+    let database = Database::create(bench.options.postgres.as_deref(), "assign")?;
     let command = database.command(bench);
     let (dir, second_dir) = (bench.dir("assign")?, bench.dir("assign-second")?);
     let world = World::start(&command, dir.path(), PHONES).await?;

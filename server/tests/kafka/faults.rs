@@ -5,48 +5,68 @@ use support::broker::Broker;
 use support::reader::read;
 use support::{kafka, own_prefix, shared_broker};
 
+/// On the embedded database and on PostgreSQL, beside each other on one broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_events_wait_while_the_broker_is_down() {
     let broker = Broker::start().await;
-    let node = Node::start(&kafka(&broker.address(), "", &[])).await;
-    write(&node.store, 0, 10, 100).await;
-    node.until_published().await;
+    let mut nodes = Vec::new();
+    for (prefix, (store, kept)) in [("embedded.", store().await), ("postgres.", postgres().await)] {
+        let node = Node::on(store, kept, &kafka(&broker.address(), prefix, &[]));
+        write(&node.store, 0, 10, 100).await;
+        node.until_published().await;
+        nodes.push((prefix, node));
+    }
 
     broker.stop().await;
-    write(&node.store, 10, 10_000, 100).await;
-    node.until_status("WAITING").await;
-    let RelayStatus::Waiting(reason) = node.status() else { panic!("{:?}", node.status()) };
-    assert!(reason.contains(&broker.address()) && reason.contains("kafka.brokers"), "{reason}");
-    assert_eq!(node.waiting().await, 10_000, "nothing is marked without a receipt");
+    for (_, node) in &nodes {
+        write(&node.store, 10, 10_000, 100).await;
+        node.until_status("WAITING").await;
+        let RelayStatus::Waiting(reason) = node.status() else { panic!("{:?}", node.status()) };
+        assert!(reason.contains(&broker.address()) && reason.contains("kafka.brokers"), "{reason}");
+        assert_eq!(node.waiting().await, 10_000, "nothing is marked without a receipt");
+    }
 
     broker.again().await;
-    node.until_published().await;
-    node.until_status("PUBLISHING").await;
-    let seen = read(&broker.address(), "crm.dispatch.", 10_010).await;
-    assert_all_arrived(&node.store, "", &seen).await;
-    node.stop().await;
+    for (prefix, node) in nodes {
+        node.until_published().await;
+        node.until_status("PUBLISHING").await;
+        let seen = read(&broker.address(), prefix, 10_010).await;
+        assert_all_arrived(&node.store, prefix, &seen).await;
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_in_the_middle_gets_every_event_in_order_when_it_is_back() {
-    const EVENTS: u64 = 30_000;
+    const EVENTS: u64 = 15_000;
     let broker = Broker::start().await;
-    let (store, dir) = store().await;
-    write(&store, 0, EVENTS as usize, 100).await;
+    let mut nodes = Vec::new();
+    for (prefix, (store, kept)) in [("embedded.", store().await), ("postgres.", postgres().await)] {
+        write(&store, 0, EVENTS as usize, 100).await;
+        nodes.push((prefix, store, kept));
+    }
     // A small window, so that the middle lasts.
-    let node = Node::on(store, dir, &kafka(&broker.address(), "", &[("in_flight_max", "200")]));
-    let mut kills = 0;
+    let mut running = Vec::new();
+    for (prefix, store, kept) in nodes {
+        running.push((prefix, Node::on(store, kept, &kafka(&broker.address(), prefix, &[("in_flight_max", "200")]))));
+    }
     for left in [EVENTS * 4 / 5, EVENTS / 2] {
-        until("it is in the middle", async || node.waiting().await < left).await;
+        until("one of them is in the middle", async || {
+            running[0].1.waiting().await < left || running[1].1.waiting().await < left
+        })
+        .await;
         broker.kill().await;
-        kills += u32::from(node.waiting().await > 0);
+        for (prefix, node) in &running {
+            assert!(node.waiting().await > 0, "it was killed with events of {prefix} under way");
+        }
         broker.again().await;
     }
-    assert_eq!(kills, 2, "both times it was killed with events under way");
-    node.until_published().await;
-    let seen = read(&broker.address(), "crm.dispatch.", EVENTS as usize).await;
-    assert_all_arrived(&node.store, "", &seen).await;
-    node.stop().await;
+    for (prefix, node) in running {
+        node.until_published().await;
+        let seen = read(&broker.address(), prefix, EVENTS as usize).await;
+        assert_all_arrived(&node.store, prefix, &seen).await;
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

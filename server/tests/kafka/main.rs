@@ -28,7 +28,9 @@ use crm_dispatch_server::service::SystemClock;
 use crm_dispatch_server::service::commit::Commit;
 use crm_dispatch_server::store::Store;
 use crm_dispatch_server::store::conformance::fixture::{blank, commit, event, status_event, tech, visit};
+use crm_dispatch_server::store::postgres::{PostgresOptions, PostgresStore};
 use crm_dispatch_server::store::sqlite::SqliteStore;
+use postgres_support::Database;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +55,13 @@ async fn store() -> (Arc<dyn Store>, Kept) {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&dir.path().join("dispatch.db")).await.unwrap();
     (store, Arc::new(dir))
+}
+
+/// The same on PostgreSQL.
+async fn postgres() -> (Arc<dyn Store>, Kept) {
+    let database = Database::create().await;
+    let store = PostgresStore::open(&PostgresOptions::new(database.url())).await.unwrap();
+    (store, Arc::new(database))
 }
 
 impl Node {

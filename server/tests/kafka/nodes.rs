@@ -1,8 +1,6 @@
 //! Several nodes on one PostgreSQL.
 
 use super::*;
-use crm_dispatch_server::store::postgres::{PostgresOptions, PostgresStore};
-use postgres_support::Database;
 use sqlx::Executor as _;
 use support::reader::read;
 use support::{PATIENCE, kafka, own_prefix, shared_broker};

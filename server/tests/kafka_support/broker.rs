@@ -42,6 +42,16 @@ impl Broker {
         self.script("kill").await;
     }
 
+    /// It keeps its connections and answers nothing.
+    pub async fn hang(&self) {
+        self.script("hang").await;
+    }
+
+    /// It answers again, what it was asked meanwhile first.
+    pub async fn go_on(&self) {
+        self.script("go-on").await;
+    }
+
     async fn script(&self, command: &'static str) {
         let (dir, port) = (self.dir.path().to_owned(), self.port);
         tokio::task::spawn_blocking(move || run(command, &dir, port)).await.unwrap();

@@ -57,6 +57,15 @@ impl Database {
         tool("pg_dump", &["--format=custom", "--file", file.to_str().unwrap(), &self.url()]);
     }
 
+    /// Schema and content as text, the same for the same database.
+    pub(crate) fn dump_plain(&self, file: &Path) {
+        tool("pg_dump", &["--format=plain", "--inserts", "--file", file.to_str().unwrap(), &self.url()]);
+        // Newer releases of pg_dump fence the text with a key drawn for each run.
+        let text = std::fs::read_to_string(file).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
+        std::fs::write(file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+
     /// Puts a copy in its place.
     pub(crate) async fn restore(&self, file: &Path) {
         let mut connection = connect(&self.server).await;

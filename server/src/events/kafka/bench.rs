@@ -1,14 +1,41 @@
-//! What the relay is measured against: a producer with the same settings and the same messages, and nothing around it.
+//! What the relay is measured against: rdkafka's own producer with the same settings and the same messages, and nothing around it.
 
 use super::encoding::Encoder;
-use super::producer::{Producer, Report, SendError};
+use super::producer::{record, settings};
 use crate::config::KafkaConfig;
 use crate::events::TOPICS;
 use crate::store::OutboxEvent;
-use std::time::Duration;
-use tokio::time::Instant;
+use rdkafka::ClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{Producer as _, ProducerContext, ThreadedProducer};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Sends the events and waits for all receipts; answers how long that took. The connection is made before.
+/// Nothing here should take longer.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(120);
+/// A full queue is looked at again after this time.
+const FULL_PAUSE: Duration = Duration::from_micros(100);
+
+/// Counts receipts.
+#[derive(Debug, Default)]
+struct Receipts {
+    taken: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl ClientContext for Receipts {}
+
+impl ProducerContext for Receipts {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _: Box<u64>) {
+        let count = if result.is_ok() { &self.taken } else { &self.refused };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Sends the events and waits for all receipts; answers how long that took. Connecting and encoding come before.
 ///
 /// # Errors
 /// What went wrong, in words.
@@ -16,48 +43,47 @@ pub async fn bare_producer(config: &KafkaConfig, events: &[OutboxEvent]) -> Resu
     super::topics::ensure(config).await.map_err(|error| error.to_string())?;
     let encoder = Encoder::open(config).await.map_err(|error| error.to_string())?;
     let topics = TOPICS.map(|(name, _)| config.topic(name));
-    let (producer, mut reports) = Producer::open(config).await?;
-    // Connected, and every partition's leader known.
-    let warm = events.len().min(1_000);
-    send_all(&producer, &mut reports, &encoder, &topics, &events[..warm]).await?;
-    let began = Instant::now();
-    send_all(&producer, &mut reports, &encoder, &topics, events).await?;
-    let took = began.elapsed();
-    producer.end();
-    Ok(took)
+    let mut messages = Vec::with_capacity(events.len());
+    for waiting in events {
+        messages.push((waiting.clone(), encoder.encode(&waiting.event).map_err(|error| error.to_string())?));
+    }
+    let settings = settings(config);
+    let content_type = encoder.content_type();
+    let sent = tokio::task::spawn_blocking(move || {
+        let opened = settings.create_with_context(Receipts::default());
+        let producer: ThreadedProducer<Receipts> = opened.map_err(|error| error.to_string())?;
+        // Connected, and every partition's leader known.
+        send_all(&producer, content_type, &topics, &messages[..messages.len().min(1_000)])?;
+        let began = Instant::now();
+        send_all(&producer, content_type, &topics, &messages)?;
+        Ok(began.elapsed())
+    });
+    sent.await.map_err(|lost| lost.to_string())?
 }
 
-async fn send_all(
-    producer: &Producer,
-    reports: &mut tokio::sync::mpsc::UnboundedReceiver<Report>,
-    encoder: &Encoder,
+#[allow(clippy::disallowed_methods, reason = "the thread is its own")]
+fn send_all(
+    producer: &ThreadedProducer<Receipts>,
+    content_type: &str,
     topics: &[String],
-    events: &[OutboxEvent],
+    messages: &[(OutboxEvent, Vec<u8>)],
 ) -> Result<(), String> {
-    let mut receipts = 0;
-    let mut count = |report: Option<Report>| match report {
-        Some(Report::Receipt(_, Ok(()))) => {
-            receipts += 1;
-            Ok(receipts)
-        }
-        Some(Report::Receipt(_, Err(code))) => Err(code.to_string()),
-        Some(Report::Down(reason)) => Err(reason),
-        Some(Report::Up) => Ok(receipts),
-        None => Err("the client ended".to_owned()),
-    };
-    for waiting in events {
-        let value = encoder.encode(&waiting.event).map_err(|error| error.to_string())?;
-        let topic = &topics[waiting.event.payload.topic_index()];
-        loop {
-            match producer.send(topic, encoder.content_type(), waiting, &value) {
-                Ok(()) => break,
-                Err(SendError::Full) => {
-                    count(reports.recv().await)?;
-                }
-                Err(SendError::Failed(code)) => return Err(code.to_string()),
+    let receipts = producer.context();
+    let before = receipts.taken.load(Ordering::Relaxed);
+    for (waiting, value) in messages {
+        let mut record = record(&topics[waiting.event.payload.topic_index()], content_type, waiting, value);
+        while let Err((error, back)) = producer.send(record) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(error.to_string());
             }
+            std::thread::sleep(FULL_PAUSE);
+            record = back;
         }
     }
-    while count(reports.recv().await)? < events.len() {}
-    Ok(())
+    producer.flush(FLUSH_TIMEOUT).map_err(|error| error.to_string())?;
+    let taken = receipts.taken.load(Ordering::Relaxed) - before;
+    match receipts.refused.load(Ordering::Relaxed) {
+        0 if taken == messages.len() => Ok(()),
+        refused => Err(format!("{taken} of {} messages were taken, {refused} refused", messages.len())),
+    }
 }

@@ -103,6 +103,29 @@ pub(super) fn settings(config: &KafkaConfig) -> ClientConfig {
     settings
 }
 
+/// The message of an event: its dispatch is the key.
+pub(super) fn record<'a>(
+    topic: &'a str,
+    content_type: &str,
+    waiting: &'a OutboxEvent,
+    value: &'a [u8],
+) -> BaseRecord<'a, str, [u8], Box<u64>> {
+    let event = &waiting.event;
+    let header = |key, value| Header { key, value: Some(value) };
+    let mut headers = OwnedHeaders::new_with_capacity(4)
+        .insert(header(HEADER_EVENT_TYPE, event.payload.event_type()))
+        .insert(header(HEADER_EVENT_ID, event.event_id.as_str()))
+        .insert(header(HEADER_CONTENT_TYPE, content_type));
+    if let Some(trace) = &waiting.traceparent {
+        headers = headers.insert(header(HEADER_TRACEPARENT, trace));
+    }
+    BaseRecord::with_opaque_to(topic, Box::new(waiting.position))
+        .key(event.aggregate_id.as_str())
+        .payload(value)
+        .timestamp(event.timestamp.millis())
+        .headers(headers)
+}
+
 impl Producer {
     /// Opens one; it connects by itself.
     pub(super) async fn open(config: &KafkaConfig) -> Result<(Self, mpsc::UnboundedReceiver<Report>), String> {
@@ -125,21 +148,7 @@ impl Producer {
         waiting: &OutboxEvent,
         value: &[u8],
     ) -> Result<(), SendError> {
-        let event = &waiting.event;
-        let header = |key, value| Header { key, value: Some(value) };
-        let mut headers = OwnedHeaders::new_with_capacity(4)
-            .insert(header(HEADER_EVENT_TYPE, event.payload.event_type()))
-            .insert(header(HEADER_EVENT_ID, event.event_id.as_str()))
-            .insert(header(HEADER_CONTENT_TYPE, content_type));
-        if let Some(trace) = &waiting.traceparent {
-            headers = headers.insert(header(HEADER_TRACEPARENT, trace));
-        }
-        let record = BaseRecord::with_opaque_to(topic, Box::new(waiting.position))
-            .key(event.aggregate_id.as_str())
-            .payload(value)
-            .timestamp(event.timestamp.millis())
-            .headers(headers);
-        match self.0.send(record) {
+        match self.0.send(record(topic, content_type, waiting, value)) {
             Ok(()) => Ok(()),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => SendError::Full,

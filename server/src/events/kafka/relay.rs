@@ -517,3 +517,20 @@ fn jitter(time: Duration) -> Duration {
 fn backoff(attempt: u32, max: Duration) -> Duration {
     jitter(BACKOFF_FIRST.saturating_mul(1_u32 << attempt.min(16)).min(max))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No storm of attempts: half a minute after Kafka went away there have been a handful.
+    #[test]
+    fn pauses_double_up_to_the_configured_longest_and_stay_there() {
+        let full = [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000];
+        for (attempt, full) in (0..).zip(full).chain([(100, 10_000), (u32::MAX, 10_000)]) {
+            for _ in 0..50 {
+                let pause = backoff(attempt, Duration::from_secs(10)).as_millis();
+                assert!((full / 2..=full).contains(&pause), "attempt {attempt}: {pause} ms");
+            }
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! The suite that every store passes: at least one story for every method of the traits, each on a fresh store.
 //!
-//! A backend's test names a function that gives a fresh, empty store, and lets [`store_conformance!`](crate::store_conformance)
-//! make one test a story:
+//! A backend's test names a function that gives a fresh, empty store, another one that opens the same database as a further node does
+//! (unless nothing can), and lets [`store_conformance!`](crate::store_conformance) make one test a story:
 //!
 //! ```text
-//! async fn fresh() -> (Arc<dyn Store>, impl Drop) { … }
-//! crm_dispatch_server::store_conformance!(fresh);
+//! async fn fresh() -> (Arc<dyn Store>, Kept) { … }
+//! async fn beside(kept: &Kept) -> Arc<dyn Store> { … }
+//! crm_dispatch_server::store_conformance!(fresh, beside);
 //! ```
 //!
 //! What comes with the store is dropped after the story.
@@ -28,7 +29,13 @@ pub mod reading;
 /// One test a story; see [`conformance`](crate::store::conformance).
 #[macro_export]
 macro_rules! store_conformance {
-    ($fresh:ident) => {
+    ($fresh:ident $(, $beside:ident)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn what_a_node_tells_the_others_hear() {
+            let (store, kept) = $fresh().await;
+            let other = $beside(&kept).await;
+            $crate::store::conformance::nodes::what_a_node_tells_the_others_hear(store, other).await;
+        })?
         $crate::store_conformance! { @ $fresh;
             calendar: two_dispatchers_book_one_technician_and_one_wins, a_visit_moves_within_its_own_booking,
                 a_released_booking_is_free, bookings_of_a_window;
@@ -63,4 +70,53 @@ macro_rules! store_conformance {
             })*
         })*
     };
+}
+
+#[cfg(test)]
+mod tests {
+    /// The files of the suite, and of the traits.
+    const STORIES: [&str; 10] = [
+        include_str!("calendar.rs"),
+        include_str!("commits.rs"),
+        include_str!("feeds.rs"),
+        include_str!("fixture.rs"),
+        include_str!("history.rs"),
+        include_str!("journal.rs"),
+        include_str!("nodes.rs"),
+        include_str!("outbox.rs"),
+        include_str!("people.rs"),
+        include_str!("reading.rs"),
+    ];
+    const TRAITS: &str = include_str!("../mod.rs");
+
+    /// The names after this word, up to the next character that is in no name.
+    fn names<'a>(text: &'a str, before: &str) -> Vec<&'a str> {
+        let name = |rest: &'a str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+        text.split(before).skip(1).map(name).collect()
+    }
+
+    #[test]
+    fn every_method_of_the_traits_is_asked_in_some_story() {
+        let mut methods = Vec::new();
+        for body in TRAITS.split("\npub trait ").skip(1) {
+            methods.extend(names(body.split("\n}").next().unwrap(), " fn "));
+        }
+        assert!(methods.len() >= 40, "only {} methods were found: the search is broken", methods.len());
+        let asked = |method: &&str| !STORIES.iter().any(|story| story.contains(&format!(".{method}(")));
+        assert_eq!(methods.into_iter().filter(asked).collect::<Vec<_>>(), [""; 0], "no story asks for these");
+    }
+
+    #[test]
+    fn every_story_is_in_the_list() {
+        let list = include_str!("mod.rs");
+        let mut told = 0;
+        for story in STORIES {
+            let is_story = |name: &&str| story.contains(&format!("fn {name}(store: Arc<dyn Store>"));
+            for name in names(story, "\npub async fn ").into_iter().filter(is_story) {
+                assert!(list.contains(name), "{name} is told nowhere");
+                told += 1;
+            }
+        }
+        assert!(told >= 50, "only {told} stories were found: the search is broken");
+    }
 }
