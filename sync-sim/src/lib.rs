@@ -9,6 +9,7 @@
 
 mod chaos;
 mod disk;
+pub mod exhaustive;
 pub mod memory;
 mod node;
 mod oracle;

@@ -13,6 +13,8 @@ use sync_sim::{Outcome, Scenario, play, scenario, shrink};
 /// Simulated days around the shipped code.
 #[derive(Debug, Parser)]
 struct Args {
+    #[command(subcommand)]
+    instead: Option<sync_sim::exhaustive::Command>,
     /// How many days.
     #[arg(long, default_value_t = 100_000)]
     days: u64,
@@ -68,6 +70,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, String> {
+    if let Some(command) = &args.instead {
+        print!("{}", command.run()?);
+        return Ok(true);
+    }
     if let Some(replay) = &args.replay {
         let day = match replay.parse() {
             Ok(seed) => day(seed, args.sqlite_every),

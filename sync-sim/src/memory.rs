@@ -211,6 +211,11 @@ impl MemoryStore {
         self.tables().clone()
     }
 
+    /// Goes on from exactly this copy, as if nothing had happened since: what a search over all that can happen forks from.
+    pub fn rewind(&self, tables: Tables) {
+        *self.tables() = tables;
+    }
+
     /// Comes back from a backup, as `crm-dispatch restored` leaves it: with a fresh identity.
     pub fn restore(&self, backup: Tables, generation: Generation, actor: ActorKey) {
         let identity = Identity { generation, actor };

@@ -1,0 +1,12 @@
+//! Every small world there is, as far as a test run without optimisation goes; `cargo run --release -p sync-sim -- exhaustive`
+//! goes further.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use sync_sim::exhaustive::{Reach, check};
+
+#[test]
+fn every_small_world_ends_as_the_rules_say_and_every_rule_comes_up() {
+    let played = check(Reach::Short(3)).unwrap_or_else(|problem| panic!("{problem}"));
+    println!("{played}");
+    assert_eq!(played.missing(), Vec::<u8>::new(), "rules that no world exercises");
+}
