@@ -5,8 +5,15 @@
 use sync_sim::exhaustive::{Reach, check};
 
 #[test]
-fn every_small_world_ends_as_the_rules_say_and_every_rule_comes_up() {
+fn every_small_world_ends_as_the_rules_say_and_the_table_for_dispatchers_is_true() {
     let played = check(Reach::Short(3)).unwrap_or_else(|problem| panic!("{problem}"));
     println!("{played}");
     assert_eq!(played.missing(), Vec::<u8>::new(), "rules that no world exercises");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/outcomes.md");
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    let fresh = played.outcomes();
+    assert!(
+        kept == fresh,
+        "docs/outcomes.md is not what the code does: cargo run --release -p sync-sim -- exhaustive --outcomes docs/outcomes.md"
+    );
 }

@@ -20,8 +20,6 @@ pub(super) struct Shown {
     pub(super) view: VisitView,
     pub(super) changes: Vec<Vec<u8>>,
     pub(super) document: VisitDoc,
-    /// Open exceptions: the rule.
-    pub(super) open: Vec<u8>,
 }
 
 macro_rules! same {
@@ -55,25 +53,23 @@ impl Stage {
         state_is_the_rules(world, stored)?;
         report_is_whole(world, &document)?;
         self.phones_show_it(world, stored)?;
-        let open = self.exceptions(world)?;
-        Ok(Shown { stored: stored.clone(), view, changes: changes.clone(), document, open })
+        self.exceptions(world)?;
+        Ok(Shown { stored: stored.clone(), view, changes: changes.clone(), document })
     }
 
     /// What waits for a person is what the rules raise, fact by fact.
-    fn exceptions(&self, world: &World) -> Result<Vec<u8>, String> {
+    fn exceptions(&self, world: &World) -> Result<(), String> {
         let visit = Some(&self.visit);
         let rows = self.look(self.store.exceptions(&self.tenant, visit, false, 500))?;
-        let mut found: Vec<(u8, Option<String>)> = rows
-            .iter()
-            .map(|row| (row.rule.unwrap_or(0), row.fact_id.as_ref().map(ToString::to_string)))
-            .collect();
+        let mut found: Vec<(u8, Option<String>)> =
+            rows.iter().map(|row| (row.rule.unwrap_or(0), row.fact_id.as_ref().map(ToString::to_string))).collect();
         let mut expected = world.model.raised.clone();
         found.sort();
         expected.sort();
         same!(found, expected, "exceptions, by rule and fact");
-        let open: Vec<u8> = rows.iter().filter(|row| row.resolved_at.is_none()).map(|row| row.rule.unwrap_or(0)).collect();
+        let open: Vec<_> = rows.iter().filter(|row| row.resolved_at.is_none()).collect();
         same!(open.len(), expected.len() - world.model.settled, "open exceptions");
-        Ok(open)
+        Ok(())
     }
 
     /// Every phone shows what the server has, or a card that says why it is gone.
@@ -242,7 +238,8 @@ fn report_is_whole(world: &World, document: &VisitDoc) -> Result<(), String> {
             same!(report.notes.matches(note.as_str()).count(), 1, "how often the note {note} is there");
         }
     }
-    let answers: Vec<&Written> = world.written.iter().filter(there).filter(|written| written.answer.is_some()).collect();
+    let answers: Vec<&Written> =
+        world.written.iter().filter(there).filter(|written| written.answer.is_some()).collect();
     let saw = |later: &Written, earlier: &Written| {
         let own = later.phone == earlier.phone && earlier.made < later.made;
         own || earlier.heard.is_some_and(|heard| heard < later.knew)

@@ -38,8 +38,7 @@ impl Merged {
             return Ok(());
         }
         self.shapes += 1;
-        let expected =
-            (shown.document.tag(), fold(&shown.view), shown.document.report(), format!("{:?}", shown.view));
+        let expected = (shown.document.tag(), fold(&shown.view), shown.document.report(), format!("{:?}", shown.view));
         let orders = count(&nodes);
         self.orders += u128::from(orders);
         let first = VisitDoc::load(nodes.first().ok_or("no change")?.bytes).map_err(|error| error.to_string())?;

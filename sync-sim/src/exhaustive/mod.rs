@@ -1,4 +1,4 @@
-//! Every small world there is: two technicians, one office, up to six actions, in every order, with every merge order of what
+//! Every small world there is: two technicians, one office, in every order, with every merge order of what
 //! comes of them. Each conflict rule is covered by construction, and what it comes to is a table for dispatchers.
 //!
 //! The worlds of a scene are the words over its alphabet (`scene`, `step`): each prefix of a word is a world too, so that a

@@ -231,8 +231,9 @@ impl Model {
 
     fn is_present(&self, deed: &Deed) -> bool {
         let Some(number) = self.present else { return false };
-        self.present_turn()
-            .is_some_and(|turn| (deed.turn == number || turn.continues.contains(&deed.turn)) && turn.has(deed.phone.who()))
+        self.present_turn().is_some_and(|turn| {
+            (deed.turn == number || turn.continues.contains(&deed.turn)) && turn.has(deed.phone.who())
+        })
     }
 
     /// Rule 6: a phone's deeds in the order of their numbers, whatever its clock said; those of several by corrected time.
@@ -309,7 +310,8 @@ impl Model {
 
     /// Rule 17: asked to stop, and not at an end.
     pub(super) fn stop_work(&self) -> bool {
-        self.standing_cancellation().is_some_and(|cancelled| cancelled.effect == Effect::StopWork) && !self.story().over()
+        self.standing_cancellation().is_some_and(|cancelled| cancelled.effect == Effect::StopWork)
+            && !self.story().over()
     }
 
     fn touch(&mut self, rule: u8) {
@@ -395,12 +397,12 @@ impl Model {
                 possible
             }
             Order::Cancel => self.cancel(now),
-            Order::OrderCancelled => {
+            Order::CalledOff => {
                 // Rule 18: it is known whatever it finds.
                 self.events = true;
                 self.cancel(now)
             }
-            Order::OrderCancelledAgain => {
+            Order::CalledOffAgain => {
                 if self.events {
                     self.touch(18);
                 }
@@ -424,22 +426,26 @@ impl Model {
                 }
                 possible
             }
-            Order::MoveConfirmed | Order::Move => self.movable() && {
-                self.touch(13);
-                self.windows += 1;
-                self.proposal = Some((self.windows, order == Order::MoveConfirmed));
-                if self.story().stage != Stage::EnRoute {
-                    self.adopt();
+            Order::MoveConfirmed | Order::Move => {
+                self.movable() && {
+                    self.touch(13);
+                    self.windows += 1;
+                    self.proposal = Some((self.windows, order == Order::MoveConfirmed));
+                    if self.story().stage != Stage::EnRoute {
+                        self.adopt();
+                    }
+                    true
                 }
-                true
-            },
-            Order::Confirmed => self.movable() && {
-                match &mut self.proposal {
-                    Some((_, confirmed)) => *confirmed = true,
-                    None => self.confirmed = self.planned,
+            }
+            Order::Confirmed => {
+                self.movable() && {
+                    match &mut self.proposal {
+                        Some((_, confirmed)) => *confirmed = true,
+                        None => self.confirmed = self.planned,
+                    }
+                    true
                 }
-                true
-            },
+            }
             Order::Revoke => {
                 let first = self.revoked.is_none();
                 self.revoked = self.revoked.or(Some(now));
@@ -571,7 +577,11 @@ impl Model {
             (None, None) if now <= deadline => retracted,
             (None, None) => {
                 let silent = self.present.is_some() && reported.is_none_or(|at| at <= deadline);
-                Some(if silent && self.breach != Some(Breach::Confirmed) { Breach::Provisional } else { Breach::Confirmed })
+                Some(if silent && self.breach != Some(Breach::Confirmed) {
+                    Breach::Provisional
+                } else {
+                    Breach::Confirmed
+                })
             }
         };
         self.breach = breach.or(self.breach);
@@ -598,7 +608,8 @@ impl Model {
             _ => {}
         }
         // Rule 13: on arrival an unseen proposal lapses.
-        let on_site = matches!(deed.act, Act::Arrive | Act::ClaimForeign | Act::Start | Act::Complete | Act::CompleteUnasked);
+        let on_site =
+            matches!(deed.act, Act::Arrive | Act::ClaimForeign | Act::Start | Act::Complete | Act::CompleteUnasked);
         if standing == Standing::Counts && on_site && self.is_present(&deed) {
             self.proposal = None;
         }

@@ -14,15 +14,14 @@ use sync_core::domain::plan::CancellationEffect;
 use sync_core::domain::rules::sla::BreachStatus;
 
 /// Longest story of a row, in steps before the phones connect.
-const STEPS_MAX: usize = 4;
+const STEPS_MAX: usize = 3;
 
-/// What a row shows beside its story; rows that agree in it are one.
+/// What decides whether two stories end alike. What is only history, and how much was booked, makes no other ending.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Outcome {
     visit: String,
     has_it: String,
-    technicians: String,
-    office: String,
+    office: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +36,9 @@ struct Row {
     /// In which order it was found.
     number: usize,
     story: String,
+    technicians: String,
+    /// What makes no other ending.
+    also: Vec<String>,
 }
 
 impl Table {
@@ -46,15 +48,12 @@ impl Table {
         if steps > STEPS_MAX {
             return;
         }
-        let outcome = Outcome {
-            visit: visit(shown),
-            has_it: has_it(world),
-            technicians: technicians(world),
-            office: office(world, shown),
-        };
+        let (office, also) = office(world, shown);
+        let outcome = Outcome { visit: visit(shown), has_it: has_it(world), office };
         for rule in scene.rules.iter().filter(|rule| world.model.touched.contains(rule)) {
             self.found += 1;
-            let row = Row { steps, number: self.found, story: story(before, order) };
+            let (story, technicians) = (story(before, order), technicians(world));
+            let row = Row { steps, number: self.found, story, technicians, also: also.clone() };
             let rows = self.rows.entry(*rule).or_default();
             match rows.get_mut(&outcome) {
                 Some(known) if known.steps <= steps => {}
@@ -62,11 +61,6 @@ impl Table {
                 None => drop(rows.insert(outcome.clone(), row)),
             }
         }
-    }
-
-    /// How many rows there are.
-    pub(super) fn len(&self) -> usize {
-        self.rows.values().map(BTreeMap::len).sum()
     }
 }
 
@@ -106,7 +100,9 @@ fn visit(shown: &Shown) -> String {
 }
 
 fn has_it(world: &World) -> String {
-    let Some(turn) = world.model.present.and_then(|number| world.model.turn(number)) else { return "nobody".to_owned() };
+    let Some(turn) = world.model.present.and_then(|number| world.model.turn(number)) else {
+        return "nobody".to_owned();
+    };
     match turn.crew.first() {
         Some(with) => format!("{} (lead), {with}", turn.lead),
         None => turn.lead.to_string(),
@@ -133,7 +129,11 @@ fn technicians(world: &World) -> String {
             .to_owned()
         };
         if phones().any(|(_, set)| set.dead) {
-            shows += if phones().all(|(_, set)| set.dead) { ", on no phone; the lost one is wiped" } else { "; the lost phone is wiped" };
+            shows += if phones().all(|(_, set)| set.dead) {
+                ", on no phone; the lost one is wiped"
+            } else {
+                "; the lost phone is wiped"
+            };
         }
         if damaged > 0 {
             shows += "; one entry could not be sent";
@@ -143,10 +143,10 @@ fn technicians(world: &World) -> String {
     seen.join("<br>")
 }
 
-/// What the office sees beside status and assignment.
-fn office(world: &World, shown: &Shown) -> String {
+/// What the office sees beside status and assignment: what makes an ending, and what is only booked or recorded.
+fn office(world: &World, shown: &Shown) -> (Vec<String>, Vec<String>) {
     let (model, state) = (&world.model, &shown.stored.row.state);
-    let mut seen: Vec<String> = Vec::new();
+    let (mut seen, mut also): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     if state.billing_hold {
         seen.push("**billing hold**".to_owned());
     }
@@ -166,7 +166,7 @@ fn office(world: &World, shown: &Shown) -> String {
         .map(|(deed, _)| format!("{} {}", deed.phone.who(), deed.act.said()))
         .collect();
     if !history.is_empty() {
-        seen.push(format!("in the history only: {}", history.join(", ")));
+        also.push(format!("in the history only: {}", history.join(", ")));
     }
     match shown.stored.sla.as_ref().map(|row| row.status) {
         Some(BreachStatus::Provisional) => seen.push("breach, provisional".to_owned()),
@@ -184,10 +184,10 @@ fn office(world: &World, shown: &Shown) -> String {
         seen.push("flagged: something before it was missing".to_owned());
     }
     if !state.time.is_empty() {
-        seen.push(format!("{} minutes of labour", model.ledgers().1));
+        also.push(format!("{} minutes of labour", model.ledgers().1));
     }
     if !state.parts.is_empty() {
-        seen.push(format!("{} part{} booked", state.parts.len(), if state.parts.len() == 1 { "" } else { "s" }));
+        also.push(format!("{} part{} booked", state.parts.len(), if state.parts.len() == 1 { "" } else { "s" }));
     }
     if model.heard.iter().any(|(deed, standing)| deed.act == Act::Newer && *standing == Standing::Counts) {
         seen.push("an action of a newer app is kept".to_owned());
@@ -196,10 +196,7 @@ fn office(world: &World, shown: &Shown) -> String {
     if answers > 1 {
         seen.push("two answers to one question, both shown".to_owned());
     }
-    if seen.is_empty() {
-        seen.push("nothing to decide".to_owned());
-    }
-    seen.join("<br>")
+    (seen, also)
 }
 
 fn raised(rule: u8, by: Option<&str>, settled: bool) -> String {
@@ -248,26 +245,46 @@ pub(super) fn title(rule: u8) -> &'static str {
 /// The rule in a sentence.
 fn says(rule: u8) -> &'static str {
     match rule {
-        1 => "The cancellation counts at once. Until the phones know, it is shown as not yet delivered; then they show a card.",
-        2 => "Nothing is lost. Completed before the cancellation, by corrected time and not knowing of it: the completion stands. \
-              Otherwise the office decides, and nothing is billed meanwhile.",
-        3 => "Who had started before the visit was taken away keeps it, unless the other is there already. All else of the former \
-              technician is history, or, where work was done, for the office to decide.",
+        1 => {
+            "The cancellation counts at once. Until the phones know, it is shown as not yet delivered; then they show a card."
+        }
+        2 => {
+            "Nothing is lost. Completed before the cancellation, by corrected time and not knowing of it: the completion stands. \
+              Otherwise the office decides, and nothing is billed meanwhile."
+        }
+        3 => {
+            "Who had started before the visit was taken away keeps it, unless the other is there already. All else of the former \
+              technician is history, or, where work was done, for the office to decide."
+        }
         4 => "An answer to an old assignment changes nothing. A rejection on site becomes \"could not be completed\".",
-        5 => "What both did is joined. Only the lead takes, rejects and ends the visit; two answers to one question are both kept.",
-        6 => "A phone's actions count in the order in which they were done. Times are corrected by what was measured; more than two \
-              minutes off is flagged. When the clocks cannot tell, being there wins, and a completion is for the office to decide.",
-        7 => "Each use is an entry, once. Stock may go below zero, as a discrepancy; a serial number used twice is for the office.",
+        5 => {
+            "What both did is joined. Only the lead takes, rejects and ends the visit; two answers to one question are both kept."
+        }
+        6 => {
+            "A phone's actions count in the order in which they were done. Times are corrected by what was measured; more than two \
+              minutes off is flagged. When the clocks cannot tell, being there wins, and a completion is for the office to decide."
+        }
+        7 => {
+            "Each use is an entry, once. Stock may go below zero, as a discrepancy; a serial number used twice is for the office."
+        }
         8 => "Photos travel by themselves. Nothing waits for them, and they count whatever becomes of the visit.",
         9 => "What a lost phone sends after it was revoked is kept apart, and counts nowhere. The new phone goes on.",
         10 => "What is still on the old phone counts like everything else.",
         11 => "What only a newer app knows is kept, and stands in nobody's way.",
-        12 => "Past the deadline, a breach is provisional while the phone is silent. An arrival in time that comes late retracts it.",
-        13 => "A window that is moved on the way is a proposal until it was seen. On time is what the customer last confirmed.",
-        14 => "Judged by what they had when they did it: parts and labour count, the visit is not theirs. Who never had it is \
-               quarantined, never deleted.",
+        12 => {
+            "Past the deadline, a breach is provisional while the phone is silent. An arrival in time that comes late retracts it."
+        }
+        13 => {
+            "A window that is moved on the way is a proposal until it was seen. On time is what the customer last confirmed."
+        }
+        14 => {
+            "Judged by what they had when they did it: parts and labour count, the visit is not theirs. Who never had it is \
+               quarantined, never deleted."
+        }
         15 => "Parked on both sides, with its bytes. Other visits go on, and the rest of this one after another try.",
-        16 => "Held two minutes for what is missing, then it counts and is flagged. What needs nothing before it never waits.",
+        16 => {
+            "Held two minutes for what is missing, then it counts and is flagged. What needs nothing before it never waits."
+        }
         17 => "Becomes a request to stop. It ends as \"could not be completed\", with the labour recorded.",
         _ => "Once, for ever: whatever comes again is known.",
     }
@@ -286,17 +303,22 @@ impl fmt::Display for Table {
         writeln!(
             f,
             "This page is written by the code that it describes: `cargo run --release -p sync-sim -- exhaustive --outcomes \
-             sync-core/docs/outcomes.md`. The stories are chosen from all small worlds that there are; see \
+             docs/outcomes.md`. The stories are chosen from all small worlds that there are; see \
              `sync-sim/src/exhaustive`."
         )?;
         for (rule, rows) in &self.rows {
             writeln!(f, "\n## {rule}. {}\n\n{}\n", title(*rule), says(*rule))?;
-            writeln!(f, "| What happened | The visit | Who has it | The technicians see | The office sees |\n|---|---|---|---|---|")?;
+            writeln!(
+                f,
+                "| What happened | The visit | Who has it | The technicians see | The office sees |\n|---|---|---|---|---|"
+            )?;
             let mut rows: Vec<(&Outcome, &Row)> = rows.iter().collect();
             rows.sort_by_key(|(_, row)| (row.steps, row.number));
             for (outcome, row) in rows {
-                let Outcome { visit, has_it, technicians, office } = outcome;
-                writeln!(f, "| {} | {visit} | {has_it} | {technicians} | {office} |", row.story)?;
+                let Outcome { visit, has_it, office } = outcome;
+                let seen: Vec<&str> = office.iter().chain(&row.also).map(String::as_str).collect();
+                let seen = if seen.is_empty() { "nothing to decide".to_owned() } else { seen.join("<br>") };
+                writeln!(f, "| {} | {visit} | {has_it} | {} | {seen} |", row.story, row.technicians)?;
             }
         }
         Ok(())

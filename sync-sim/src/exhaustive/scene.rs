@@ -69,7 +69,15 @@ pub(super) fn all() -> Vec<Scene> {
         scene(
             "The office cancels",
             &[1, 2, 17],
-            vec![anna(Arrive), anna(Complete), anna(CannotComplete), office(Cancel), office(Reinstate), office(EndStopWork), ANNA],
+            vec![
+                anna(Arrive),
+                anna(Complete),
+                anna(CannotComplete),
+                office(Cancel),
+                office(Reinstate),
+                office(EndStopWork),
+                ANNA,
+            ],
         ),
         scene(
             "The office cancels, and nobody arrives",
@@ -86,7 +94,7 @@ pub(super) fn all() -> Vec<Scene> {
                     anna(Labour),
                     anna(CannotComplete),
                     anna(CompleteUnasked),
-                    office(OrderCancelled),
+                    office(CalledOff),
                     office(EndStopWork),
                     office(Settle),
                     ANNA,
@@ -112,7 +120,16 @@ pub(super) fn all() -> Vec<Scene> {
             ..scene(
                 "From Anna to Ben, and cancelled",
                 &[3],
-                vec![anna(Arrive), anna(Complete), office(AssignBen), office(Unassign), office(Cancel), office(Reinstate), ANNA, BEN],
+                vec![
+                    anna(Arrive),
+                    anna(Complete),
+                    office(AssignBen),
+                    office(Unassign),
+                    office(Cancel),
+                    office(Reinstate),
+                    ANNA,
+                    BEN,
+                ],
             )
         },
         Scene {
@@ -160,7 +177,16 @@ pub(super) fn all() -> Vec<Scene> {
             ..scene(
                 "The lead changes",
                 &[3, 5],
-                vec![anna(Arrive), anna(Complete), ben(Arrive), ben(CompleteUnasked), office(BenLeads), office(AssignAnna), ANNA, BEN],
+                vec![
+                    anna(Arrive),
+                    anna(Complete),
+                    ben(Arrive),
+                    ben(CompleteUnasked),
+                    office(BenLeads),
+                    office(AssignAnna),
+                    ANNA,
+                    BEN,
+                ],
             )
         },
         Scene {
@@ -177,13 +203,14 @@ pub(super) fn all() -> Vec<Scene> {
             &[6],
             vec![anna(Travel), anna(Arrive), anna(Start), anna(Pause), anna(Complete), Step::ClockBack, ANNA],
         ),
-        Scene {
-            crew: true,
-            ..scene("Parts", &[7], vec![anna(Filter), anna(Pump), ben(Filter), ben(Pump), ANNA, BEN])
-        },
+        Scene { crew: true, ..scene("Parts", &[7], vec![anna(Filter), anna(Pump), ben(Filter), ben(Pump), ANNA, BEN]) },
         Scene {
             actions: 5,
-            ..scene("A photo under way", &[8], vec![anna(Photo), anna(Arrive), anna(Complete), office(Cancel), office(AssignBen), ANNA])
+            ..scene(
+                "A photo under way",
+                &[8],
+                vec![anna(Photo), anna(Arrive), anna(Complete), office(Cancel), office(AssignBen), ANNA],
+            )
         },
         Scene {
             actions: 5,
@@ -314,8 +341,8 @@ pub(super) fn all() -> Vec<Scene> {
                     anna(Arrive),
                     anna(Filter),
                     anna(Complete),
-                    office(OrderCancelled),
-                    office(OrderCancelledAgain),
+                    office(CalledOff),
+                    office(CalledOffAgain),
                     office(RequestAgain),
                     Step::Exchange(Phone::Anna, How::AnswerLost),
                     ANNA,

@@ -9,8 +9,8 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use std::collections::{BTreeMap, BTreeSet};
 use sync_core::document::VisitDoc;
-use sync_core::domain::fact::FactKind;
 use sync_core::domain::BootId;
+use sync_core::domain::fact::FactKind;
 use sync_core::protocol::{Hello, Push};
 use sync_core::store::{DeviceNow, FeedBatch, NewEdit, OpenOptions, PageLimits, Protection, Store};
 
@@ -23,8 +23,7 @@ enum Word {
     Exchange,
 }
 
-const ALPHABET: [Word; 5] =
-    [Word::LogIn(Who::Anna), Word::LogIn(Who::Ben), Word::LogOut, Word::Work, Word::Exchange];
+const ALPHABET: [Word; 5] = [Word::LogIn(Who::Anna), Word::LogIn(Who::Ben), Word::LogOut, Word::Work, Word::Exchange];
 
 /// Plays every word of `steps` steps, each on a file of its own; how many there are.
 pub(super) fn check(steps: usize) -> Result<u64, String> {
@@ -75,7 +74,8 @@ fn play(word: &[Word]) -> Result<(), String> {
     let folder = folder.map_err(|error| error.to_string())?;
     let mut rng = SmallRng::seed_from_u64(7);
     let options = OpenOptions { app: "small worlds".to_owned(), now: at(0), protection: Protection::Unencrypted };
-    let opened = Store::open(&folder.path().join("visits.db"), &options, &mut rng).map_err(|error| error.to_string())?;
+    let opened =
+        Store::open(&folder.path().join("visits.db"), &options, &mut rng).map_err(|error| error.to_string())?;
     let mut phone = Shared {
         service: stage.service(),
         stage: &stage,

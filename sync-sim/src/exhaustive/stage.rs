@@ -149,13 +149,18 @@ impl Stage {
         let clock = Arc::new(AtomicI64::new(MIDNIGHT + 8 * 60 * MINUTE));
         let store = Arc::new(MemoryStore::new(Generation(1), ActorKey([1; 16])));
         let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
-        let service =
-            Service::new(shared, Arc::new(TrueClock(Arc::clone(&clock))), IdSource::seeded(1), ServiceConfig::default());
+        let service = Service::new(
+            shared,
+            Arc::new(TrueClock(Arc::clone(&clock))),
+            IdSource::seeded(1),
+            ServiceConfig::default(),
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
         let (visit, other) = runtime.block_on(furnish(&service, &tenant, scene)).map_err(service_error)?;
         let mut phones = BTreeMap::new();
         for phone in Phone::ALL {
-            phones.insert(phone, Handset::new(phone, &tenant, if phone.who() == Who::Anna { scene.ahead_ms } else { 0 }));
+            phones
+                .insert(phone, Handset::new(phone, &tenant, if phone.who() == Who::Anna { scene.ahead_ms } else { 0 }));
         }
         let mut world = World {
             tables: Rc::new(store.copy()),
@@ -229,10 +234,12 @@ impl Stage {
         let happened = match step {
             Step::Does(phone, act) => self.act(&mut next, phone, act)?,
             Step::Office(order) => self.office(&mut next, order)?,
-            Step::Exchange(phone, how) => self.worth_exchanging(&mut next, phone, how)? && {
-                self.exchange(&mut next, phone, how)?;
-                true
-            },
+            Step::Exchange(phone, how) => {
+                self.worth_exchanging(&mut next, phone, how)? && {
+                    self.exchange(&mut next, phone, how)?;
+                    true
+                }
+            }
             Step::Wait => {
                 let deadline = DEADLINE * MINUTE + STEP;
                 let first = next.now < deadline;
@@ -354,10 +361,19 @@ impl Stage {
         };
         let Some(edit) = edit else { return Ok(false) };
         let mut doc = (**doc).clone();
-        let change = doc.edit(handset.actor, &edit, wall).map_err(|refusal| format!("the phone refuses {act:?}: {refusal}"))?;
+        let change =
+            doc.edit(handset.actor, &edit, wall).map_err(|refusal| format!("the phone refuses {act:?}: {refusal}"))?;
         handset.visits.insert(visit, Rc::new(doc));
         let seq = matches!(edit, Edit::Fact { .. }).then_some(handset.seq);
-        handset.outbox.push(Queued { other_visit: other, bytes: change.bytes, seq, deed, poison: false, heard: false, aside: false });
+        handset.outbox.push(Queued {
+            other_visit: other,
+            bytes: change.bytes,
+            seq,
+            deed,
+            poison: false,
+            heard: false,
+            aside: false,
+        });
         *handset.done.entry(act).or_default() += 1;
         world.written.extend(written);
         world.elsewhere += usize::from(other);
@@ -371,7 +387,15 @@ impl Stage {
         }
         handset.done.insert(Act::Poison, 1);
         let bytes = b"not a change, but a damaged row".to_vec();
-        handset.outbox.push(Queued { other_visit: false, bytes, seq: None, deed: None, poison: true, heard: false, aside: false });
+        handset.outbox.push(Queued {
+            other_visit: false,
+            bytes,
+            seq: None,
+            deed: None,
+            poison: true,
+            heard: false,
+            aside: false,
+        });
         Ok(true)
     }
 
@@ -388,19 +412,20 @@ impl Stage {
             arrival_window: Some(minutes(MOVED)),
             customer_confirmed: confirmed,
         };
-        let holding_before = order == Order::Cancel && world.phones.values().any(|phone| phone.visits.contains_key(visit));
+        let holding_before =
+            order == Order::Cancel && world.phones.values().any(|phone| phone.visits.contains_key(visit));
         let answer = match order {
             Order::AssignAnna => self.wait(assign(Who::Anna, &[])).map(drop),
             Order::AssignBen => self.wait(assign(Who::Ben, &[])).map(drop),
             Order::BenLeads => self.wait(assign(Who::Ben, &[Who::Anna])).map(drop),
             Order::Unassign => self.wait(self.service.unassign(request, visit)).map(drop),
             Order::Cancel => self.wait(self.service.cancel(request, visit, "the customer called")).map(drop),
-            Order::OrderCancelled => {
+            Order::CalledOff => {
                 world.events += 1;
                 return self.order_cancelled(world, true);
             }
-            Order::OrderCancelledAgain if world.events == 0 => return Ok(false),
-            Order::OrderCancelledAgain => return self.order_cancelled(world, false),
+            Order::CalledOffAgain if world.events == 0 => return Ok(false),
+            Order::CalledOffAgain => return self.order_cancelled(world, false),
             Order::RequestAgain => {
                 let again = self.wait(self.service.create_request(request, visit_request("SO-1")));
                 world.model.order(order, world.now);
@@ -464,7 +489,7 @@ impl Stage {
             "payload": { "serviceOrderId": "SO-1", "reason": "withdrawn" },
         });
         let came_to = self.wait(self.service.ingest(&erp, &event.to_string())).map_err(service_error)?.effect;
-        let order = if fresh { Order::OrderCancelled } else { Order::OrderCancelledAgain };
+        let order = if fresh { Order::CalledOff } else { Order::CalledOffAgain };
         let effective = world.model.order(order, world.now);
         let expected = match (fresh, effective) {
             (true, true) => IngestEffect::Applied,
@@ -589,7 +614,11 @@ impl Stage {
             let damaged = queue.iter().position(|queued| queued.poison);
             let expected = if ever_had { damaged.unwrap_or(queue.len()) } else { 0 };
             if parked_already || ack.accepted as usize != expected || lane.dispatch != ack.dispatch {
-                return Err(format!("{} of {} changes are let in, and not {expected}: {ack:?}", ack.accepted, queue.len()));
+                return Err(format!(
+                    "{} of {} changes are let in, and not {expected}: {ack:?}",
+                    ack.accepted,
+                    queue.len()
+                ));
             }
             accepted_all += expected;
             for queued in queue.iter_mut().take(expected) {
@@ -737,7 +766,9 @@ impl Stage {
                 self.exchange(&mut last, *phone, How::Whole)?;
             }
             let handset = last.handset(*phone)?;
-            if !handset.dead && handset.outbox.iter().any(|queued| queued.deed.is_some()) && last.model.ever_had(phone.who())
+            if !handset.dead
+                && handset.outbox.iter().any(|queued| queued.deed.is_some())
+                && last.model.ever_had(phone.who())
             {
                 return Err(format!("after three exchanges {}'s phone still has unsent work", phone.who()));
             }

@@ -97,9 +97,11 @@ impl Act {
             Self::CannotComplete => FactKind::CannotComplete { reason: "no access".to_owned() },
             Self::Labour => FactKind::TimeEntry { category: "labour".to_owned(), minutes: 15 },
             Self::Filter => FactKind::PartUsed { part: id("FILTER"), quantity: 1, serial: None },
-            Self::Pump => {
-                FactKind::PartUsed { part: id::<PartNumber>("PUMP"), quantity: 1, serial: Some(id::<SerialNumber>("7")) }
-            }
+            Self::Pump => FactKind::PartUsed {
+                part: id::<PartNumber>("PUMP"),
+                quantity: 1,
+                serial: Some(id::<SerialNumber>("7")),
+            },
             Self::Photo => {
                 FactKind::Photo { sha256: "ab".repeat(32), bytes: 2_000_000, media_type: "image/jpeg".to_owned() }
             }
@@ -145,9 +147,9 @@ pub(super) enum Order {
     Unassign,
     Cancel,
     /// Service Orders tells of a cancelled order, each time by an event of its own.
-    OrderCancelled,
+    CalledOff,
     /// The very same event once more.
-    OrderCancelledAgain,
+    CalledOffAgain,
     /// The order's visit is asked for once more.
     RequestAgain,
     Reinstate,
@@ -171,8 +173,8 @@ impl Order {
             Self::BenLeads => "office makes Ben the lead, Anna crew",
             Self::Unassign => "office takes it back",
             Self::Cancel => "office cancels",
-            Self::OrderCancelled => "the service order is cancelled",
-            Self::OrderCancelledAgain => "the same cancellation comes again",
+            Self::CalledOff => "the service order is cancelled",
+            Self::CalledOffAgain => "the same cancellation comes again",
             Self::RequestAgain => "the visit is requested again",
             Self::Reinstate => "office reinstates",
             Self::EndStopWork => "office closes the stopped work",
