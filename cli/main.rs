@@ -1,6 +1,7 @@
 //! `crm-dispatch`: the one binary. The server, its tools, a day to look at, and the benchmarks.
 
 mod args;
+mod audit;
 mod bench;
 #[cfg(feature = "kafka")]
 mod bench_relay;
@@ -9,7 +10,7 @@ mod demo;
 mod serve;
 mod tools;
 
-use args::{Arguments, Command};
+use args::{Arguments, AuditCommand, Command};
 use clap::Parser;
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Ingest(options) => tools::ingest(config, &options).await,
         Command::DeadLetters(options) => dead_letters::run(config, &options).await,
         Command::Restored => tools::restored(config).await,
+        Command::Audit(AuditCommand::Verify(options)) => audit::verify(config, &options).await,
         Command::Openapi => tools::openapi(),
         Command::Config => tools::default_config(),
     }

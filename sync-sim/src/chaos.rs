@@ -7,6 +7,7 @@ use crm_dispatch_server::service::commit::{Commit, CommitError, Committed, HeldV
 use crm_dispatch_server::service::model::{
     AuditRecord, Device, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
 };
+use crm_dispatch_server::store::verify::{AuditPlace, StoredAuditHead, StoredAuditLine};
 use crm_dispatch_server::store::{
     CommitLog, Devices, Directory, Dispatches, FactKeyQuery, FactKeys, FeedPage, Feeds, Heard, HeldFact, HeldPage,
     Hint, Identity, Journal, Nodes, Outbox, OutboxEvent, OutboxLag, RelayTurn, Store, StoreError,
@@ -437,6 +438,16 @@ impl Journal for Chaos {
     ) -> Result<Vec<AuditRecord>, StoreError> {
         self.switch.call().await?;
         self.store.audit(tenant, aggregate, after, limit).await
+    }
+
+    async fn audit_walk(&self, after: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditLine>, StoreError> {
+        self.switch.call().await?;
+        self.store.audit_walk(after, limit).await
+    }
+
+    async fn audit_heads(&self, from: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditHead>, StoreError> {
+        self.switch.call().await?;
+        self.store.audit_heads(from, limit).await
     }
 }
 

@@ -11,6 +11,7 @@ use crm_dispatch_server::service::model::{
     AuditRecord, Device, DispatchRow, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
 };
 use crm_dispatch_server::store::audit::{AUDIT_GENESIS, AuditLine, audit_hash};
+use crm_dispatch_server::store::verify::{AuditPlace, StoredAuditHead, StoredAuditLine};
 use crm_dispatch_server::store::{
     CommitLog, Devices, Directory, Dispatches, FactKeyQuery, FactKeys, FeedNewsItem, FeedPage, Feeds, Heard, HeldFact,
     HeldPage, Hint, Identity, Journal, NUMBERS_SKIPPED, Nodes, OUTBOX_COUNTED_MAX, Outbox, OutboxEvent, OutboxLag,
@@ -1070,9 +1071,55 @@ impl Journal for MemoryStore {
             chain.iter().filter(|line| line.seq > after).take(limit as usize).cloned().collect()
         }))
     }
+
+    async fn audit_walk(&self, after: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditLine>, StoreError> {
+        let lines = self.stored_audit().into_iter().filter(|line| line.place > *after);
+        Ok(lines.take(limit as usize).collect())
+    }
+
+    async fn audit_heads(&self, from: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditHead>, StoreError> {
+        let ends = self
+            .stored_audit()
+            .into_iter()
+            .filter(|line| line.head.as_ref().is_some_and(|head| head.0 == line.place.seq));
+        let heads = ends.filter(|end| (&end.place.tenant, &end.place.aggregate) >= (&from.tenant, &from.aggregate));
+        Ok(heads.take(limit as usize).map(|end| StoredAuditHead { place: end.place, has_lines: true }).collect())
+    }
 }
 
 impl MemoryStore {
+    /// Every line in the order of its place.
+    fn stored_audit(&self) -> Vec<StoredAuditLine> {
+        let bytes = |hex: &str| {
+            let digits = hex.as_bytes().chunks_exact(2).map(|pair| {
+                pair.iter().fold(0, |byte, digit| byte << 4 | char::from(*digit).to_digit(16).unwrap_or_default())
+            });
+            digits.filter_map(|byte| u8::try_from(byte).ok()).collect::<Vec<_>>()
+        };
+        let number = |seq: u64| i64::try_from(seq).unwrap_or(i64::MAX);
+        let tables = self.tables();
+        let chains = tables.tenants.iter().flat_map(|(tenant, t)| t.audit.iter().map(move |chain| (tenant, chain)));
+        chains
+            .flat_map(|(tenant, (aggregate, lines))| {
+                let head = lines.last().map(|line| (number(line.seq), bytes(&line.hash)));
+                lines.iter().map(move |line| StoredAuditLine {
+                    place: AuditPlace {
+                        tenant: tenant.to_string(),
+                        aggregate: aggregate.clone(),
+                        seq: number(line.seq),
+                    },
+                    at_ms: line.at.millis(),
+                    actor: line.actor.clone(),
+                    action: line.action.clone(),
+                    detail: line.detail.to_string(),
+                    previous_hash: bytes(&line.previous_hash),
+                    hash: bytes(&line.hash),
+                    head: head.clone(),
+                })
+            })
+            .collect()
+    }
+
     /// The audit trail's chains.
     #[must_use]
     pub fn chains(&self, tenant: &TenantId) -> Vec<String> {

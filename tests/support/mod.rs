@@ -110,7 +110,7 @@ impl Place {
         }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         match self {
             Self::File(path) => format!("sqlite://{}", path.display()),
             Self::Postgres(database) => database.url(),
@@ -141,16 +141,31 @@ impl World {
 
     /// With further settings: `("KAFKA__BROKERS", …)`.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let dir = tempfile::tempdir().unwrap();
+        let place = Place::fresh(dir.path()).await;
+        Self::at(dir, place, settings).await
+    }
+
+    /// On a database of the story's choice.
+    pub async fn at(dir: TempDir, place: Place, settings: &[(&str, &str)]) -> Self {
+        let world = Self::on(dir, place, settings).await;
+        world.add_location("LOC-10", 48.2105, 16.3655).await;
+        world.add_location("LOC-20", 48.2186, 16.3905).await;
+        world.add_technician("TECH-10").await;
+        world.add_technician("TECH-20").await;
+        world
+    }
+
+    /// On a database that has been worked with.
+    pub async fn on(dir: TempDir, place: Place, settings: &[(&str, &str)]) -> Self {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let clock = TestClock::at_morning();
         let parts = Parts { clock: Arc::new(clock.clone()), ids: IdSource::seeded(7) };
-        let place = Place::fresh(dir.path()).await;
         let server = Server::start(config_with(&place.url(), 0, &settings), parts).await.unwrap();
         let request = token_request("office", &[Role::Dispatcher, Role::Admin, Role::Integration], None);
         let office_token = server.issuer().unwrap().issue(&request).unwrap();
         let port = server.address().port();
-        let world = Self {
+        Self {
             dir,
             clock,
             server: Some(server),
@@ -160,12 +175,7 @@ impl World {
             place,
             office_token,
             keys: AtomicU64::new(0),
-        };
-        world.add_location("LOC-10", 48.2105, 16.3655).await;
-        world.add_location("LOC-20", 48.2186, 16.3905).await;
-        world.add_technician("TECH-10").await;
-        world.add_technician("TECH-20").await;
-        world
+        }
     }
 
     pub fn server(&self) -> &Server {
@@ -174,6 +184,11 @@ impl World {
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// As its server reads it, for those who open the database themselves.
+    pub fn config(&self) -> Config {
+        config_with(&self.place.url(), 0, &self.settings)
     }
 
     /// Stops the server in good order.

@@ -10,6 +10,7 @@ pub mod conformance;
 mod forms;
 pub mod postgres;
 pub mod sqlite;
+pub mod verify;
 
 use crate::events::Event;
 use crate::service::commit::{Commit, CommitError, Committed, FeedEntry, HeldVisit, IdempotencyRecord};
@@ -23,6 +24,7 @@ use sync_core::domain::{
     DeviceId, DispatchId, FactId, LocationId, SerialNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window,
 };
 use sync_core::protocol::Generation;
+use verify::{AuditPlace, StoredAuditHead, StoredAuditLine};
 
 /// The database failed or its content makes no sense. The text is for the log, never for a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -343,6 +345,10 @@ pub trait Journal: Send + Sync {
         after: u64,
         limit: u32,
     ) -> Result<Vec<AuditRecord>, StoreError>;
+    /// Lines of all chains of all tenants after a place, in the order of places, as they lie there.
+    async fn audit_walk(&self, after: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditLine>, StoreError>;
+    /// The recorded ends of all chains of all tenants, from this chain on (whatever the place's line), in the order of chains.
+    async fn audit_heads(&self, from: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditHead>, StoreError>;
 }
 
 /// Waiting events are counted up to this many; more are as bad.

@@ -4,7 +4,7 @@ use super::{Drain, SyncGate};
 use crate::auth::Principal;
 use crate::service::push::FeedAnswer;
 use crate::service::{Clock, PhoneSession, ServiceError, Signal, Subscription, SystemClock};
-use crate::telemetry::metrics::{DELIVERY_SECONDS, PHONE_BYES, PUSHES, SYNC_BYTES, SYNC_FRAMES};
+use crate::telemetry::metrics::{DELIVERY_SECONDS, DIGEST_MISMATCHES, PHONE_BYES, PUSHES, SYNC_BYTES, SYNC_FRAMES};
 use axum::extract::ws::{Message, WebSocket};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -252,6 +252,11 @@ impl Connection {
                     metrics::histogram!(DELIVERY_SECONDS).record(since.elapsed());
                 }
                 service.ack(self.phone()?, &ack).await?;
+                if !ack.digest_matched {
+                    metrics::counter!(DIGEST_MISMATCHES).increment(1);
+                    let phone = self.phone()?;
+                    tracing::warn!(device = %phone.device, technician = %phone.technician, "a phone holds something else than it should, and fetches everything anew");
+                }
                 None
             }
             ServerEffect::Heard(ping) => {

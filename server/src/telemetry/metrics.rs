@@ -43,6 +43,8 @@ pub const LANES_REFUSED: &str = "crm_dispatch_push_lanes_refused_total";
 pub const PUSH_SECONDS: &str = "crm_dispatch_push_seconds";
 /// From the commit that a phone is told of until its durable receipt.
 pub const DELIVERY_SECONDS: &str = "crm_dispatch_delivery_seconds";
+/// Phones that found their holdings' digest to be another than the server's, and fetch everything anew.
+pub const DIGEST_MISMATCHES: &str = "crm_dispatch_digest_mismatches_total";
 /// Times that a phone's queue of news overflowed.
 pub const NEWS_LAGGED: &str = "crm_dispatch_news_lagged_total";
 /// Hints of other nodes that mattered to a phone connected here, by `kind`.
@@ -96,6 +98,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         DELIVERY_SECONDS,
         Kind::Seconds,
         "Time from the commit of news (or its hint from another node) until a connected phone's durable receipt.",
+    ),
+    (
+        DIGEST_MISMATCHES,
+        Kind::Counter,
+        "Phones that held something else than the server had for them, and fetched everything anew.",
     ),
     (
         NEWS_LAGGED,

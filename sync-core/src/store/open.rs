@@ -2,7 +2,7 @@
 
 use super::key::{Found, PAGE_BYTES, PLAIN_HEADER, look};
 use super::phone::{Phone, random_hex};
-use super::rows::OpenVisits;
+use super::rows::{OpenVisits, digest_of_rows};
 use super::schema::run_migrations;
 use super::state::checkpoint;
 use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema};
@@ -145,7 +145,13 @@ impl Store {
         report.created = from == 0;
         report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
         run_migrations(&mut conn, from, schema::VERSION)?;
-        let phone = identify(&mut conn, path, &mut report, rng)?;
+        let mut phone = identify(&mut conn, path, &mut report, rng)?;
+        // A row that was lost without a word shows in the comparison with the server then, and is fetched.
+        let digest = digest_of_rows(&conn)?;
+        if digest != phone.digest {
+            phone.digest = digest;
+            phone.save(&conn)?;
+        }
         let reader = connect_reader(path, &protection)?;
         let pending = outbox::count_pending(&conn)?;
         let lost = outbox::rows_in_no_state(&conn)?;

@@ -4,8 +4,10 @@ use super::fixture::*;
 use crate::service::commit::{Commit, CommitError};
 use crate::store::Store;
 use crate::store::audit::verify_chain;
+use crate::store::verify::{AuditPlace, AuditScope, AuditTally, verify_audit};
 use serde_json::json;
 use std::sync::Arc;
+use sync_core::domain::TenantId;
 
 pub async fn events_in_order(store: Arc<dyn Store>) {
     let (anna, one, two) = (tech("TECH-10"), visit("DSP-1"), visit("DSP-2"));
@@ -65,4 +67,37 @@ pub async fn the_audit_trail_is_one_chain(store: Arc<dyn Store>) {
     let mut tampered = trail;
     tampered[9].detail["technician"] = json!("TECH-11");
     assert_eq!(verify_chain(&acme(), &tampered), Err(9));
+}
+
+pub async fn the_whole_trail_is_walked(store: Arc<dyn Store>) {
+    let nothing = verify_audit(&*store, &AuditScope::default(), |_| ()).await.unwrap();
+    assert_eq!(nothing.total(), AuditTally::default());
+    let other = TenantId::new("globex").unwrap();
+    for n in 1..=30 {
+        let (one, two) = (format!("dispatch:DSP-{}", n % 3), format!("technician:TECH-{}", n % 2));
+        let lines = vec![audit(&one, n, json!({ "n": n })), audit(&two, n, json!(null)), audit(&one, n, json!([n]))];
+        let tenant = if n % 5 == 0 { other.clone() } else { acme() };
+        commit(&*store, Commit { tenant, audit: lines, ..blank(n) }).await;
+    }
+    let whole = verify_audit(&*store, &AuditScope::default(), |_| ()).await.unwrap();
+    assert_eq!(whole.breaks, []);
+    assert_eq!(whole.tenants["acme"], AuditTally { chains: 5, lines: 72, broken: 0 });
+    assert_eq!(whole.tenants["globex"], AuditTally { chains: 5, lines: 18, broken: 0 });
+    let scope =
+        |aggregate: Option<&str>| AuditScope { tenant: Some(other.clone()), aggregate: aggregate.map(str::to_owned) };
+    let of_one = verify_audit(&*store, &scope(None), |_| ()).await.unwrap();
+    assert_eq!((of_one.total().lines, of_one.tenants.len()), (18, 1));
+    let of_chain = verify_audit(&*store, &scope(Some("dispatch:DSP-1")), |_| ()).await.unwrap();
+    assert_eq!(of_chain.total(), AuditTally { chains: 1, lines: 4, broken: 0 });
+    assert_eq!(verify_audit(&*store, &scope(Some("dispatch:DSP-9")), |_| ()).await.unwrap().total().chains, 0);
+
+    // Pages of one line and of one chain lead through everything, each place once and in order.
+    let mut places = vec![AuditPlace { tenant: String::new(), aggregate: String::new(), seq: i64::MIN }];
+    while let Some(line) = store.audit_walk(places.last().unwrap(), 1).await.unwrap().pop() {
+        places.push(line.place);
+    }
+    assert_eq!((places.len(), places.is_sorted_by(|a, b| a < b)), (91, true));
+    let heads = store.audit_heads(&places[0], 100).await.unwrap();
+    assert!(heads.iter().all(|head| head.has_lines && head.place.seq >= 3), "{heads:?}");
+    assert_eq!(store.audit_heads(&heads[4].place, 2).await.unwrap(), heads[4..6]);
 }

@@ -50,7 +50,7 @@ macro_rules! store_conformance {
                 a_departure_leaves_a_tombstone, visits_to_be_let_go, delivery_is_known_when_the_phone_has_stored_it,
                 pruning_keeps_what_a_phone_may_need;
             history: a_phone_that_follows_pages_holds_exactly_what_it_should;
-            journal: events_in_order, the_audit_trail_is_one_chain;
+            journal: events_in_order, the_audit_trail_is_one_chain, the_whole_trail_is_walked;
             outbox: events_wait_until_they_are_published, an_event_carries_its_trace,
                 what_waits_is_counted_with_the_oldest_time, one_relay_at_a_time, a_commit_wakes_the_relay;
             nodes: the_ends_of_many_feeds_at_once, revoked_phones_among_many, telling_other_nodes_never_waits,

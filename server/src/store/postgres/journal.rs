@@ -9,8 +9,10 @@ use crate::events::Event;
 use crate::service::model::AuditRecord;
 use crate::store::audit::to_hex;
 use crate::store::forms::position;
+use crate::store::verify::{AuditPlace, StoredAuditHead, StoredAuditLine};
 use crate::store::{Journal, StoreError};
 use async_trait::async_trait;
+use sqlx::postgres::PgRow;
 use sync_core::domain::TenantId;
 
 pub(super) const EVENTS: &str =
@@ -22,6 +24,13 @@ pub(super) const EVENTS_OF_AGGREGATE: &str = "SELECT position, json FROM events 
      ORDER BY position LIMIT $3";
 pub(super) const AUDIT: &str = "SELECT seq, at_ms, actor, action, detail, previous_hash, hash FROM audit \
      WHERE tenant = $1 AND aggregate = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+pub(super) const AUDIT_WALK: &str = "SELECT a.tenant, a.aggregate, a.seq, a.at_ms, a.actor, a.action, a.detail, \
+       a.previous_hash, a.hash, h.seq, h.hash \
+     FROM audit a LEFT JOIN audit_heads h ON h.tenant = a.tenant AND h.aggregate = a.aggregate \
+     WHERE (a.tenant, a.aggregate, a.seq) > ($1, $2, $3) ORDER BY a.tenant, a.aggregate, a.seq LIMIT $4";
+pub(super) const AUDIT_HEADS: &str = "SELECT h.tenant, h.aggregate, h.seq, \
+       EXISTS (SELECT 1 FROM audit a WHERE a.tenant = h.tenant AND a.aggregate = h.aggregate) \
+     FROM audit_heads h WHERE (h.tenant, h.aggregate) >= ($1, $2) ORDER BY h.tenant, h.aggregate LIMIT $3";
 
 /// A text that PostgreSQL cannot hold is in no row.
 fn is_nowhere(text: Option<&str>) -> bool {
@@ -89,4 +98,50 @@ impl Journal for PostgresStore {
             })
             .collect()
     }
+
+    async fn audit_walk(&self, after: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditLine>, StoreError> {
+        if is_nowhere(Some(&after.aggregate)) {
+            return Ok(Vec::new());
+        }
+        let (tenant, aggregate, seq) = (after.tenant.as_str(), after.aggregate.as_str(), after.seq);
+        let rows = self
+            .all(|| {
+                let query = sqlx::query(AUDIT_WALK).bind(tenant).bind(aggregate);
+                query.bind(seq).bind(i64::from(limit))
+            })
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let head: Option<i64> = get(row, 9)?;
+                Ok(StoredAuditLine {
+                    place: place(row)?,
+                    at_ms: get(row, 3)?,
+                    actor: get(row, 4)?,
+                    action: get(row, 5)?,
+                    detail: get(row, 6)?,
+                    previous_hash: get(row, 7)?,
+                    hash: get(row, 8)?,
+                    head: head.map(|seq| Ok::<_, StoreError>((seq, get(row, 10)?))).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    async fn audit_heads(&self, from: &AuditPlace, limit: u32) -> Result<Vec<StoredAuditHead>, StoreError> {
+        if is_nowhere(Some(&from.aggregate)) {
+            return Ok(Vec::new());
+        }
+        let (tenant, aggregate) = (from.tenant.as_str(), from.aggregate.as_str());
+        let rows = self
+            .all(|| {
+                let query = sqlx::query(AUDIT_HEADS).bind(tenant).bind(aggregate);
+                query.bind(i64::from(limit))
+            })
+            .await?;
+        rows.iter().map(|row| Ok(StoredAuditHead { place: place(row)?, has_lines: get(row, 3)? })).collect()
+    }
+}
+
+fn place(row: &PgRow) -> Result<AuditPlace, StoreError> {
+    Ok(AuditPlace { tenant: get(row, 0)?, aggregate: get(row, 1)?, seq: get(row, 2)? })
 }

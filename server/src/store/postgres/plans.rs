@@ -123,6 +123,8 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         journal::EVENTS_OF_TOPIC,
         journal::EVENTS_OF_AGGREGATE,
         journal::AUDIT,
+        journal::AUDIT_WALK,
+        journal::AUDIT_HEADS,
         outbox::MARK_PUBLISHED,
         outbox::UNPUBLISHED,
         outbox::WAITING,
@@ -161,6 +163,8 @@ async fn pages_come_in_the_index_order_and_are_never_sorted() {
         journal::EVENTS_OF_TOPIC,
         journal::EVENTS_OF_AGGREGATE,
         journal::AUDIT,
+        journal::AUDIT_WALK,
+        journal::AUDIT_HEADS,
         outbox::UNPUBLISHED,
     ];
     for sql in pages {
