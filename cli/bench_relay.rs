@@ -98,6 +98,7 @@ fn commit_of(tenant: &TenantId, at: Timestamp, events: Vec<Event>) -> Commit {
         tenant: tenant.clone(),
         at,
         dispatch: None,
+        exceptions: Vec::new(),
         technicians: Vec::new(),
         locations: Vec::new(),
         devices: Vec::new(),

@@ -117,6 +117,23 @@ fn a_change_sent_twice_has_its_effect_once() {
 }
 
 #[test]
+fn the_very_same_fact_in_another_change_is_no_effect_and_an_altered_one_is_refused() {
+    let (mut server, lead) = (visit(), Phone::new(1));
+    let (mut first, mut again, mut altered) = (copy(&server), copy(&server), copy(&server));
+    let change = lead.states(&mut first, "fact-1", 1, FactKind::Arrived).bytes;
+    assert_eq!(server.admit(&lead.author(), &change).unwrap().facts.len(), 1);
+    // Made again under a fresh actor, on a copy without the first change.
+    let fresh = Phone { actor: actor(77), ..Phone::new(1) };
+    let change = fresh.states(&mut again, "fact-1", 1, FactKind::Arrived).bytes;
+    let admission = server.admit(&lead.author(), &change).unwrap();
+    assert!(!admission.duplicate && admission.facts.is_empty());
+    assert_eq!(server.view().facts.len(), 1);
+    let other = Phone { actor: actor(78), ..Phone::new(1) };
+    let change = other.states(&mut altered, "fact-1", 1, FactKind::Completed).bytes;
+    assert_eq!(code(&mut server, &lead, &change), "CHANGE_FORBIDDEN");
+}
+
+#[test]
 fn a_fact_tells_which_plan_its_author_had_seen() {
     let (mut server, lead, crew) = (visit(), Phone::new(1), Phone::new(2));
     let (mut unaware, mut aware) = (copy(&server), copy(&server));

@@ -386,7 +386,7 @@ fn pushing() -> PhoneSession {
 }
 
 fn push_ack(remedy: Option<Remedy>) -> PushAck {
-    let refusal = remedy.map(|remedy| LaneRefusal { code: "X".into(), message: String::new(), remedy });
+    let refusal = remedy.map(|remedy| LaneRefusal { code: "X".into(), message: String::new(), remedy, ground: None });
     let lane = LaneAck { dispatch: id("DSP-1"), accepted: 1, refusal, verdicts: vec![], update: None };
     PushAck { id: 1, lanes: vec![lane], feed: None }
 }

@@ -177,7 +177,7 @@ fn a_lane_in_trouble_is_tried_again_after_the_others() {
     assert!(first.more);
     assert_eq!(first.lanes[0].lane.dispatch, id(1));
     let acks = office.receives(&phone.device(), &[first.lanes[0].lane.clone()]);
-    let applied = phone.store.push_acknowledged(&first.lanes, &acks, None, at(1)).unwrap();
+    let applied = phone.store.push_acknowledged(&first.lanes, &acks, None, at(1), &mut rng(77)).unwrap();
     assert_eq!((applied.acknowledged, applied.retry), (0, vec![id(1)]));
     assert_eq!(phone.store.outbox_page(&one).unwrap().lanes[0].lane.dispatch, id(2));
     assert_eq!(phone.pushes(&mut office).acknowledged, 2);

@@ -12,8 +12,8 @@ mod store_support;
 use rand::RngExt as _;
 use store_support::*;
 use sync_core::domain::{FactKind, TombstoneReason, VisitStatus};
-use sync_core::protocol::{Cursor, FeedItem, Generation};
-use sync_core::store::{FeedBatch, VisitQuery};
+use sync_core::protocol::{Cursor, Digest, FeedItem, Generation, LaneAck, Remedy};
+use sync_core::store::{FeedBatch, PageLimits, VisitQuery};
 
 fn listed(phone: &Phone) -> Vec<String> {
     phone.store.visits(&VisitQuery::default()).unwrap().into_iter().map(|card| card.dispatch_id.to_string()).collect()
@@ -116,7 +116,7 @@ fn a_full_answer_in_parts_removes_what_it_does_not_name_and_keeps_unsent_work() 
     let cursor = phone.store.sync_state().unwrap().cursor;
     assert_eq!(phone.applies(parts(0..2, true)).cursor, cursor);
     assert_eq!(listed(&phone).len(), 6);
-    phone.store.server_identity(office.generation, Cursor(office.head)).unwrap();
+    phone.store.server_identity(office.generation, Cursor(office.head), at(1)).unwrap();
 
     phone.applies(parts(0..2, true));
     let applied = phone.applies(parts(2..4, false));
@@ -149,7 +149,7 @@ fn a_server_from_an_older_backup_gets_again_what_it_lost() {
     assert_eq!(phone.pending(), 1);
 
     let mut office = Office { generation: Generation(8), actor: sync_core::document::ActorKey([0x51; 16]), ..backup };
-    let check = phone.store.server_identity(office.generation, Cursor(office.head)).unwrap();
+    let check = phone.store.server_identity(office.generation, Cursor(office.head), at(1)).unwrap();
     assert_eq!((check.changed, check.requeued, check.cursor), (true, 3, Cursor(0)));
     phone.applies(office.everything());
     phone.syncs(&mut office);
@@ -160,7 +160,7 @@ fn a_server_from_an_older_backup_gets_again_what_it_lost() {
     assert_eq!(phone.pending(), 0);
     assert_eq!(phone.store.sync_state().unwrap().digest, office.digest());
     // Told again, the same server is no news.
-    assert!(!phone.store.server_identity(office.generation, Cursor(office.head)).unwrap().changed);
+    assert!(!phone.store.server_identity(office.generation, Cursor(office.head), at(1)).unwrap().changed);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_server_that_misses_earlier_changes_is_sent_the_kept_ones() {
     let page = phone.store.outbox_page(&sync_core::store::PageLimits::default()).unwrap();
     let mut acks = office.receives(&phone.device(), &[page.lanes[0].lane.clone()]);
     acks[0].update = None;
-    phone.store.push_acknowledged(&page.lanes, &acks, None, at(1)).unwrap();
+    phone.store.push_acknowledged(&page.lanes, &acks, None, at(1), &mut rng(77)).unwrap();
     let second = phone.states(1, FactKind::Arrived).fact.unwrap();
     // The same generation, and yet the first is missing: a fault, not a restore.
     office.visits = before;
@@ -342,4 +342,84 @@ fn what_was_appended_without_opening_is_the_offices_document() {
     assert_eq!((detail.view, detail.report), (doc.view(), doc.report()));
     assert_eq!(detail.card.title, "Boiler, plan 39");
     assert_eq!(phone.store.sync_state().unwrap().digest, office.digest());
+}
+
+#[test]
+fn after_an_answer_that_was_lost_the_next_one_is_not_appended_to_what_lacks_it() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    phone.states(1, FactKind::Accepted { eta: None });
+    phone.loses_the_answer(&mut office);
+    // Sent again, the server has it, and adds nothing: its ruling was in the answer that was lost.
+    let page = phone.store.outbox_page(&PageLimits::default()).unwrap();
+    let acks = [LaneAck { dispatch: id(1), accepted: 1, refusal: None, verdicts: Vec::new(), update: None }];
+    phone.store.push_acknowledged(&page.lanes, &acks, None, at(1), &mut rng(77)).unwrap();
+    // The next answer builds on that ruling, which the phone has never seen.
+    phone.states(1, FactKind::Arrived);
+    assert_eq!(phone.pushes(&mut office).needs_fetch, [id(1)]);
+    assert_eq!(phone.store.counts().unwrap().quarantined, 0);
+    assert!(phone.store.visit(&id(1)).is_ok());
+    phone.syncs(&mut office);
+    assert_eq!((phone.pending(), phone.store.sync_state().unwrap().digest), (0, office.digest()));
+}
+
+#[test]
+fn a_database_that_never_heard_of_the_technician_leaves_a_card_for_each_visit() {
+    let disk = Disk::new();
+    let office = Office::new([1, 2]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    let check = phone.store.server_identity(Generation(8), Cursor(0), at(5)).unwrap();
+    assert_eq!((check.changed, check.gone), (true, vec![id(1), id(2)]));
+    assert_eq!(listed(&phone), [""; 0]);
+    assert_eq!(phone.store.sync_state().unwrap().digest, Digest(0));
+    let cards = phone.store.tombstones().unwrap();
+    assert_eq!(cards.iter().map(|card| card.tombstone.reason).collect::<Vec<_>>(), [TombstoneReason::Unassigned; 2]);
+}
+
+#[test]
+fn work_that_the_server_had_no_visit_for_goes_out_when_the_visit_comes_back() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    let fact = phone.states(1, FactKind::Accepted { eta: None }).fact.unwrap();
+    let page = phone.store.outbox_page(&PageLimits::default()).unwrap();
+    let refused = Some(refusal("DISPATCH_NOT_FOUND", Remedy::Park));
+    let acks = [LaneAck { dispatch: id(1), accepted: 0, refusal: refused, verdicts: Vec::new(), update: None }];
+    phone.store.push_acknowledged(&page.lanes, &acks, None, at(1), &mut rng(77)).unwrap();
+    assert_eq!(phone.store.sync_state().unwrap().parked, 1);
+    phone.applies(office.everything());
+    assert_eq!(phone.store.sync_state().unwrap().parked, 0);
+    phone.syncs(&mut office);
+    assert!(office.has_fact(1, &fact));
+    assert_eq!(phone.pending(), 0);
+}
+
+#[test]
+fn work_on_a_visit_that_left_is_made_again_on_what_the_server_still_has_of_it() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    let known = phone.states(1, FactKind::Accepted { eta: None }).fact.unwrap();
+    phone.pushes(&mut office);
+    let before = office.visits.clone();
+    // A plan that the phone builds on, and that the server will have lost; and then the visit leaves.
+    let item = office.replans(1, |plan| plan.title = "lost".into());
+    let batch = office.batch(vec![item]);
+    phone.applies(batch);
+    let fact = phone.states(1, FactKind::Arrived).fact.unwrap();
+    let item = office.takes_away(1, TombstoneReason::Reassigned);
+    let batch = office.batch(vec![item]);
+    phone.applies(batch);
+    office.visits = before;
+    for _ in 0..4 {
+        phone.pushes(&mut office);
+    }
+    assert!(office.has_fact(1, &fact));
+    assert_eq!((phone.pending(), phone.store.sync_state().unwrap().parked), (0, 0));
+    assert_eq!(office.accepted, [known, fact]);
 }

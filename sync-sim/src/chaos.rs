@@ -43,6 +43,8 @@ struct Inner {
     dead: bool,
     /// Dies at the commit after so many, before or after it is written.
     dies: Option<(u8, bool)>,
+    /// Dies at the call after so many.
+    dies_at_call: Option<u32>,
     /// So many calls fail; a commit may have been written.
     fails: Option<(u8, bool)>,
     /// When somebody wants to be asked again.
@@ -62,6 +64,7 @@ impl Switch {
             slow: false,
             dead: false,
             dies: None,
+            dies_at_call: None,
             fails: None,
             wakes: Vec::new(),
             announced: false,
@@ -87,6 +90,10 @@ impl Switch {
         self.inner().dies = Some((commits, after));
     }
 
+    pub(crate) fn dies_at_call(&self, calls: u32) {
+        self.inner().dies_at_call = Some(calls);
+    }
+
     pub(crate) fn fails(&self, calls: u8, written: bool) {
         self.inner().fails = Some((calls, written));
     }
@@ -94,7 +101,7 @@ impl Switch {
     /// No more faults.
     pub(crate) fn heal(&self) {
         let mut inner = self.inner();
-        (inner.dies, inner.fails) = (None, None);
+        (inner.dies, inner.dies_at_call, inner.fails) = (None, None, None);
     }
 
     pub(crate) fn wakes(&self) -> Vec<i64> {
@@ -113,6 +120,13 @@ impl Switch {
     /// What a call meets: how long it takes, and whether it fails.
     fn draw(&self) -> (Option<i64>, bool) {
         let mut inner = self.inner();
+        inner.dies_at_call = match inner.dies_at_call {
+            Some(0) => {
+                inner.dead = true;
+                None
+            }
+            calls => calls.map(|calls| calls - 1),
+        };
         let delay = (inner.slow && inner.rng.random_bool(0.15)).then(|| inner.rng.random_range(1..400));
         let fails = inner.dead || inner.fails.as_ref().is_some_and(|(_, written)| !written);
         if fails {

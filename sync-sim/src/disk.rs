@@ -144,6 +144,10 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         DISKS.with_borrow_mut(|disks| disks.remove(&self.folder));
+        // The folder's files are closed: their numbers go with the last folder.
+        if DISKS.with_borrow(BTreeMap::is_empty) {
+            FILES.with_borrow_mut(Vec::clear);
+        }
     }
 }
 

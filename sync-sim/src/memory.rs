@@ -386,6 +386,9 @@ impl Tenant {
         if let Some(write) = &commit.dispatch {
             committed.feed = self.write_dispatch(commit, write);
         }
+        for exception in &commit.exceptions {
+            self.exceptions.insert(exception.exception_id.clone(), exception.clone());
+        }
         for write in &commit.devices {
             self.write_device(commit.at, write);
         }
@@ -469,9 +472,6 @@ impl Tenant {
                     self.facts.insert(fact.fact.clone(), fact_row);
                 }
             }
-        }
-        for exception in &write.exceptions {
-            self.exceptions.insert(exception.exception_id.clone(), exception.clone());
         }
         let until = [row.state.ended.map(|ended| ended.at), row.scheduled.map(|window| window.end)];
         let until = until.into_iter().flatten().min();

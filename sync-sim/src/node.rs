@@ -83,6 +83,8 @@ pub(crate) struct ServerEnd {
     /// Something is being done for it.
     pub(crate) busy: bool,
     pub(crate) gone: bool,
+    /// The session was told to end; as in the WebSocket's adapter, what told it to is not heard again.
+    ending: bool,
     /// Anything that a phone shall never see.
     pub(crate) bye: Option<ByeCode>,
 }
@@ -120,12 +122,16 @@ impl ServerEnd {
             out: VecDeque::new(),
             busy: false,
             gone: false,
+            ending: false,
             bye: None,
         }))
     }
 
     /// What the hub has for the phone.
     pub(crate) fn signal(&self) -> Option<ServerInput> {
+        if self.ending {
+            return None;
+        }
         Some(match self.subscription.as_ref()?.try_next()? {
             Signal::Notice(notice) => ServerInput::Notice(Notice {
                 from: Cursor(notice.from_seq),
@@ -145,6 +151,7 @@ pub(crate) async fn serve(end: End, input: ServerInput) {
     let effects = {
         let mut state = end.borrow_mut();
         let now = server_now(&state.now);
+        state.ending |= matches!(input, ServerInput::End { .. });
         state.session.handle(now, input)
     };
     let mut queue = VecDeque::from(effects);
@@ -157,6 +164,7 @@ pub(crate) async fn serve(end: End, input: ServerInput) {
             }
             Err(Stop::Service(error)) => {
                 queue.clear();
+                end.borrow_mut().ending = true;
                 Some(farewell(&error))
             }
         };
@@ -265,6 +273,7 @@ async fn commit(service: &Service, phone: &PhoneSession, push: Push) -> Result<S
                 code: error.code().to_owned(),
                 message: "the server could not store this now".to_owned(),
                 remedy: Remedy::Retry,
+                ground: None,
             };
             let lanes = push.lanes.into_iter().map(|lane| LaneAck {
                 dispatch: lane.dispatch,

@@ -4,7 +4,7 @@ use crate::phone::Phone;
 use crate::staff::STOCK;
 use crate::world::World;
 use crm_dispatch_server::events::{Event, Payload};
-use crm_dispatch_server::service::model::{AuditRecord, StoredDispatch};
+use crm_dispatch_server::service::model::{AuditRecord, ExceptionRow, StoredDispatch};
 use crm_dispatch_server::store::audit::verify_chain;
 use std::collections::{BTreeMap, BTreeSet};
 use sync_core::document::VisitDoc;
@@ -33,7 +33,11 @@ pub(crate) fn at_rest(world: &World<'_>) -> bool {
     }
     let quiet = |(index, phone): (usize, &Phone)| {
         let Some(Ok(state)) = phone.store.as_ref().map(Store::sync_state) else { return false };
-        world.connected_and_caught_up(index) && state.outbox.pending <= state.parked && state.needs_fetch.is_empty()
+        let head = world.wait(world.store.feed_head(&world.tenant, &phone.technician));
+        world.connected_and_caught_up(index)
+            && state.outbox.pending <= state.parked
+            && state.needs_fetch.is_empty()
+            && head.is_ok_and(|(head, _)| head == state.cursor.0)
     };
     let held = world.wait(world.store.held_facts(&world.tenant, None, None));
     world.phones.iter().enumerate().all(quiet) && held.is_ok_and(|held| held.is_empty())
@@ -132,33 +136,31 @@ fn projection(world: &World<'_>) -> Result<BTreeMap<DispatchId, Opened>, (&'stat
     Ok(visits)
 }
 
-/// What a technician was told is stored is in the server's document, with a ruling; or lies parked, with its payload.
+/// What a technician was told is stored is in the server's document, with a ruling; or the office has it in quarantine, with
+/// its payload, and an exception says so.
 fn nothing_lost(world: &World<'_>, visits: &BTreeMap<DispatchId, Opened>) -> Checked {
     const ORACLE: &str = "no acknowledged work is lost";
+    let quarantine = Quarantine::read(world).map_err(|error| (ORACLE, error))?;
     for (index, phone) in world.phones.iter().enumerate() {
         let parked = phone.store.as_ref().map(Store::parked).and_then(Result::ok).unwrap_or_default();
         for item in &parked {
-            // The office's database came back from before the visit, or from before the plan that the work builds on: the
-            // work waits for a person, with its payload.
-            let of_a_lost_plan = ["DISPATCH_NOT_FOUND", "CHANGE_CAUSALLY_OPEN"].contains(&item.code.as_str());
-            if !(world.restored && of_a_lost_plan) && item.code != "VISIT_GONE" {
+            // The office's database came back from before the visit was made or given to this technician: the work waits
+            // for a person, on both sides.
+            if !(world.restored && item.code == "DISPATCH_NOT_FOUND") {
                 return Err((ORACLE, format!("phone {index} has parked {item:?}")));
             }
         }
         for done in &phone.done {
-            let is_parked = parked.iter().any(|item| match &item.edit {
-                sync_core::document::Edit::Fact { fact } => Some(&fact.id) == done.fact.as_ref(),
-                sync_core::document::Edit::Note { insert, .. } => Some(insert) == done.note.as_ref(),
-                _ => false,
-            });
-            if is_parked {
+            // A revoked phone keeps nothing that it could give again to a database that comes back from a copy.
+            if world.restored && done.given_up {
                 continue;
             }
             let what = || format!("phone {index}: {} of {}: {:?} {:?}", done.kind, done.dispatch, done.fact, done.note);
-            let Some(visit) = visits.get(&done.dispatch) else {
-                return Err((ORACLE, format!("{}: there is no such visit", what())));
-            };
-            if let Some(fact) = &done.fact {
+            let visit = visits.get(&done.dispatch);
+            if let Some(fact) = &done.fact
+                && !quarantine.has(&done.dispatch, fact.as_str())
+            {
+                let Some(visit) = visit else { return Err((ORACLE, format!("{}: there is no such visit", what()))) };
                 match (visit.view.facts.get(fact), visit.view.rulings.get(fact)) {
                     (Some(_), Some(_)) => {}
                     (Some(_), None) => return Err((ORACLE, format!("{}: nobody has ruled on it", what()))),
@@ -166,13 +168,32 @@ fn nothing_lost(world: &World<'_>, visits: &BTreeMap<DispatchId, Opened>) -> Che
                 }
             }
             if let Some(note) = &done.note
-                && !visit.report.notes.contains(note.as_str())
+                && !visit.is_some_and(|visit| visit.report.notes.contains(note.as_str()))
+                && !quarantine.has(&done.dispatch, note)
             {
                 return Err((ORACLE, format!("{}: the office does not have it", what())));
             }
         }
     }
     Ok(())
+}
+
+/// The payloads that the office keeps because they could not be let in.
+struct Quarantine(Vec<(DispatchId, String)>);
+
+impl Quarantine {
+    fn read(world: &World<'_>) -> Result<Self, String> {
+        let rows = world.wait(world.store.exceptions(&world.tenant, None, false, EVENTS_MAX));
+        let rows = rows.map_err(|error| error.to_string())?;
+        let payload = |row: ExceptionRow| Some((row.dispatch_id, row.detail.get("payloadHex")?.as_str()?.to_owned()));
+        Ok(Self(rows.into_iter().filter_map(payload).collect()))
+    }
+
+    /// Short texts stand in a change as they are.
+    fn has(&self, dispatch: &DispatchId, text: &str) -> bool {
+        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.0.iter().any(|(of, payload)| of == dispatch && payload.contains(&hex))
+    }
 }
 
 /// Stock, serial numbers, sequence numbers and events count once.
@@ -343,7 +364,7 @@ fn tombstones(world: &World<'_>) -> Checked {
         for seen in &phone.seen {
             let listed = cards.iter().any(|card| card.dispatch_id == *seen);
             let explained = tombstones.iter().any(|card| card.tombstone.dispatch_id == *seen);
-            if !listed && !explained && !world.restored {
+            if !listed && !explained {
                 return Err((ORACLE, format!("phone {index}: {seen} is gone without a word")));
             }
         }

@@ -33,6 +33,8 @@ pub(crate) struct Phone {
     pub(crate) away: bool,
     /// The process is to die at some write: with the power, and away for how long.
     pub(crate) dies: Option<(bool, i64)>,
+    /// Revoked, and handing over what is unsent: on which connection, in which turn, and what was sent.
+    pub(crate) hand_over: Option<HandOver>,
     /// When the technician signs in again after a revocation.
     pub(crate) sign_in_ms: i64,
     /// When the app was last in use.
@@ -49,6 +51,19 @@ pub(crate) struct Done {
     /// What the technician wrote into the notes.
     pub(crate) note: Option<String>,
     pub(crate) kind: &'static str,
+    /// The device was revoked, and the server has taken what was unsent.
+    pub(crate) given_up: bool,
+}
+
+/// What a revoked phone has given to the server, and waits for the answer to.
+pub(crate) struct HandOver {
+    pub(crate) conn: usize,
+    pub(crate) turn: u32,
+    pub(crate) sent: Vec<SentLane>,
+    /// Changes that the server has.
+    pub(crate) taken: u32,
+    /// Changes that were sealed.
+    pub(crate) sealed: u32,
 }
 
 /// What the driver keeps.
@@ -173,6 +188,7 @@ impl Phone {
             revoked: false,
             away: false,
             dies: None,
+            hand_over: None,
             sign_in_ms: HOUR,
             active_at: now,
             attempts: 0,
@@ -212,5 +228,6 @@ impl Phone {
         link.timer += 1;
         link.attempt += 1;
         link.attempting = false;
+        self.hand_over = None;
     }
 }

@@ -68,6 +68,8 @@ pub enum What {
     Partition { phone: u8, for_ms: i64 },
     /// The socket stays open and carries nothing any more.
     HalfOpen { phone: u8, up: bool, down: bool },
+    /// Something between phone and server delivers frames twice, and out of their order.
+    Scramble { phone: u8, for_ms: i64 },
     /// The network is slow.
     Slow { phone: u8, latency_ms: i64, for_ms: i64 },
     /// Tokens cannot be had.
@@ -78,6 +80,8 @@ pub enum What {
     Revoke { phone: u8, sign_in_ms: i64 },
     /// A server process dies: now, or before or after that many commits.
     KillNode { node: u8, commits: u8, after: bool, restart_ms: i64 },
+    /// A server process dies at that call to its store, whatever the call is.
+    KillNodeAt { node: u8, call: u32, restart_ms: i64 },
     /// The store fails some calls; a commit may have been written all the same.
     StoreFault { node: u8, calls: u8, written: bool },
     /// Somebody makes a backup of the database.
@@ -197,7 +201,7 @@ fn fault(rng: &mut SmallRng, technicians: u8, nodes: u8) -> What {
     let node = rng.random_range(0..nodes);
     let long = rng.random_range(10 * SECOND..2 * HOUR);
     let short = rng.random_range(SECOND..3 * MINUTE);
-    match rng.random_range(0..26) {
+    match rng.random_range(0..29) {
         0..=3 => What::KillPhone {
             phone,
             after_io: if rng.random_bool(0.2) { 0 } else { rng.random_range(1..60) },
@@ -227,6 +231,10 @@ fn fault(rng: &mut SmallRng, technicians: u8, nodes: u8) -> What {
             after: rng.random(),
             restart_ms: rng.random_range(SECOND..2 * MINUTE),
         },
+        24 => What::Scramble { phone, for_ms: long },
+        25..=26 => {
+            What::KillNodeAt { node, call: rng.random_range(0..40), restart_ms: rng.random_range(SECOND..2 * MINUTE) }
+        }
         _ => What::StoreFault { node, calls: rng.random_range(1..6), written: rng.random() },
     }
 }

@@ -4,8 +4,8 @@ use crate::disk::DiskCounts;
 use crate::memory::{MemoryStore, Tables};
 use crate::node::{End, Node, Out, ServerEnd, end, serve};
 use crate::oracle;
-use crate::phone::{DAWN, Done, Phone, phone_state};
-use crate::scenario::{DAY_MS, MINUTE, SECOND, Scenario, What};
+use crate::phone::{DAWN, Done, HandOver, Phone, phone_state};
+use crate::scenario::{DAY_MS, HOUR, MINUTE, SECOND, Scenario, What};
 use crate::staff;
 use crm_dispatch_server::service::Role;
 use crm_dispatch_server::store::Store as ServerStore;
@@ -24,8 +24,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Waker};
 use sync_core::document::ActorKey;
 use sync_core::domain::{TechnicianId, TenantId, VisitCard};
-use sync_core::protocol::limits::{PUSH_BYTES_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
-use sync_core::protocol::{ByeCode, Generation, PhoneMessage, PushLane, Wiped, encode_phone};
+use sync_core::protocol::limits::{LATE_PUSHES_MAX, PUSH_BYTES_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
+use sync_core::protocol::{
+    ByeCode, Generation, PhoneMessage, Push, PushLane, ServerMessage, Wiped, decode_server, encode_phone,
+};
 use sync_core::session::phone::{BatchStored, Disconnect};
 use sync_core::session::{PhoneEffect, PhoneInput, PhoneSession, ServerInput};
 use sync_core::store::{ActError, FeedBatch, NewEdit, PageLimits, StoreError, VisitQuery};
@@ -93,6 +95,12 @@ enum Due {
         event: usize,
         turn: u32,
     },
+    /// The server has not answered a revoked phone that hands its work over.
+    HandOverTimeout {
+        phone: usize,
+        conn: usize,
+        turn: u32,
+    },
     /// The app goes to the background when nothing happens.
     Idle(usize),
     /// There is more to send.
@@ -113,6 +121,9 @@ struct Conn {
     /// When the last frame sent arrives: frames keep their order.
     up_at: i64,
     down_at: i64,
+    /// Until when frames may come twice, or not in their order; and whether that ever was so.
+    scrambled_until: i64,
+    scrambled: bool,
     /// Nothing arrives any more.
     up_lost: bool,
     down_lost: bool,
@@ -170,6 +181,8 @@ const TOKEN_MS: i64 = 50 * MINUTE;
 /// How often a node looks for what other nodes did and did not say.
 const LOOK_EVERY_MS: i64 = 5 * SECOND;
 const IDLE_MS: i64 = 40 * SECOND;
+/// How long a revoked phone waits for the answer to what it hands over.
+const HAND_OVER_PATIENCE_MS: i64 = 5 * SECOND;
 
 /// Plays a day in an empty folder.
 ///
@@ -405,6 +418,12 @@ impl<'a> World<'a> {
             Due::FreeDisk(phone) => {
                 self.phones[phone].disk.heal();
             }
+            Due::HandOverTimeout { phone, conn, turn } => {
+                let late = |work: &mut HandOver| work.conn == conn && work.turn == turn;
+                if let Some(work) = self.phones[phone].hand_over.take_if(late) {
+                    self.hand_over(phone, HandOver { turn: LATE_PUSHES_MAX, ..work });
+                }
+            }
             Due::UserBack(phone) => self.user_back(phone),
             Due::SignIn(phone) => self.sign_in(phone),
             Due::OfficeCall { event, turn } => self.office_call(event, turn),
@@ -422,7 +441,7 @@ impl<'a> World<'a> {
             }
             Due::WakeUp(phone) => {
                 if !self.healing {
-                    let later = self.now + self.rng.random_range(20 * MINUTE..90 * MINUTE);
+                    let later = self.now + self.rng.random_range(30 * MINUTE..4 * HOUR);
                     self.at(later, Due::WakeUp(phone));
                     self.wake(phone);
                 }
@@ -540,6 +559,13 @@ impl<'a> World<'a> {
                     self.conns[conn].down_lost |= down;
                 }
             }
+            What::Scramble { phone, for_ms } => {
+                if let Some(conn) = self.phones[who(phone)].link.conn {
+                    self.count("connections that deliver twice and out of order", 1);
+                    self.conns[conn].scrambled_until = now + for_ms;
+                    self.conns[conn].scrambled = true;
+                }
+            }
             What::Slow { phone, latency_ms, for_ms } => {
                 self.count("slow networks", 1);
                 let link = &mut self.phones[who(phone)].link;
@@ -567,6 +593,14 @@ impl<'a> World<'a> {
                 if self.nodes[node].service.is_some() {
                     self.count(if after { "nodes killed after a commit" } else { "nodes killed before a commit" }, 1);
                     self.nodes[node].switch.dies_at(commits, after);
+                    self.nodes_restart.insert(node, restart_ms);
+                }
+            }
+            What::KillNodeAt { node, call, restart_ms } => {
+                let node = usize::from(node) % self.nodes.len();
+                if self.nodes[node].service.is_some() {
+                    self.count("nodes killed at a call to the store", 1);
+                    self.nodes[node].switch.dies_at_call(call);
                     self.nodes_restart.insert(node, restart_ms);
                 }
             }
@@ -796,8 +830,13 @@ impl<'a> World<'a> {
             self.count("frames lost", 1);
             return;
         }
-        let at = (self.now + self.latency(phone)).max(self.conns[conn].up_at);
-        self.conns[conn].up_at = at;
+        let sent = self.now + self.latency(phone);
+        if self.comes_twice(conn) {
+            let again = sent + self.rng.random_range(0..2 * SECOND);
+            self.at(again, Due::ToServer(conn, frame.clone()));
+        }
+        let at = if self.comes_out_of_order(conn) { sent } else { sent.max(self.conns[conn].up_at) };
+        self.conns[conn].up_at = at.max(self.conns[conn].up_at);
         self.at(at, Due::ToServer(conn, frame));
     }
 
@@ -806,9 +845,30 @@ impl<'a> World<'a> {
             self.count("frames lost", 1);
             return;
         }
-        let at = (self.now + self.latency(self.conns[conn].phone)).max(self.conns[conn].down_at);
-        self.conns[conn].down_at = at;
+        let sent = self.now + self.latency(self.conns[conn].phone);
+        if self.comes_twice(conn) {
+            let again = sent + self.rng.random_range(0..2 * SECOND);
+            self.at(again, Due::ToPhone(conn, frame.clone()));
+        }
+        let at = if self.comes_out_of_order(conn) { sent } else { sent.max(self.conns[conn].down_at) };
+        self.conns[conn].down_at = at.max(self.conns[conn].down_at);
         self.at(at, Due::ToPhone(conn, frame));
+    }
+
+    fn comes_twice(&mut self, conn: usize) -> bool {
+        let twice = self.now < self.conns[conn].scrambled_until && self.rng.random_bool(0.25);
+        if twice {
+            self.count("frames delivered twice", 1);
+        }
+        twice
+    }
+
+    fn comes_out_of_order(&mut self, conn: usize) -> bool {
+        let overtakes = self.now < self.conns[conn].scrambled_until && self.rng.random_bool(0.5);
+        if overtakes {
+            self.count("frames that may overtake others", 1);
+        }
+        overtakes
     }
 
     fn close_down(&mut self, conn: usize) {
@@ -836,6 +896,9 @@ impl<'a> World<'a> {
         }
         let phone = self.conns[conn].phone;
         self.note(format_args!("conn {conn} down {} {:02x?}", frame.len(), digest(&frame)));
+        if self.phones[phone].hand_over.as_ref().is_some_and(|work| work.conn == conn) {
+            return self.handed_over(phone, &frame);
+        }
         self.phone_input(phone, PhoneInput::Frame(frame));
     }
 
@@ -975,6 +1038,8 @@ impl<'a> World<'a> {
             end: Some(end),
             up_at: self.now,
             down_at: self.now,
+            scrambled_until: 0,
+            scrambled: false,
             up_lost: false,
             down_lost: false,
             phone_open: true,
@@ -1117,7 +1182,7 @@ impl<'a> World<'a> {
             }
             PhoneEffect::Introduce(welcome) => {
                 let (check, state) = self.ask(phone, |store, _| {
-                    let check = store.server_identity(welcome.generation, welcome.head)?;
+                    let check = store.server_identity(welcome.generation, welcome.head, wall)?;
                     Ok((check, store.sync_state()?))
                 })?;
                 self.phones[phone].link.greeted = true;
@@ -1165,8 +1230,9 @@ impl<'a> World<'a> {
                         self.count("lanes refused", 1);
                     }
                 }
-                let applied =
-                    self.ask(phone, |store, _| store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), wall))?;
+                let applied = self.ask(phone, |store, rng| {
+                    store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), wall, rng)
+                })?;
                 self.count("changes acknowledged", u64::from(applied.acknowledged));
                 Some(PhoneInput::AckStored(BatchStored {
                     cursor: applied.cursor,
@@ -1205,12 +1271,15 @@ impl<'a> World<'a> {
     fn disconnected(&mut self, phone: usize, conn: usize, why: Disconnect) {
         self.note(format_args!("phone {phone} hangs up: {why:?}"));
         match why {
+            Disconnect::ServerReplaced => self.lost(phone, None),
             Disconnect::HalfOpen | Disconnect::PushTimeout | Disconnect::NoWelcome => {
                 self.count("half-open connections found", 1);
                 self.lost(phone, None);
             }
             Disconnect::Malformed(detail) => {
-                self.violates("every frame makes sense", detail);
+                if !self.conns[conn].scrambled {
+                    self.violates("every frame makes sense", detail);
+                }
                 self.lost(phone, None);
             }
             Disconnect::Bye(bye) => match bye.code {
@@ -1226,16 +1295,21 @@ impl<'a> World<'a> {
                     let Ok(wiped) = self.ask(phone, |store, rng| store.wipe_after_revocation(rng)) else { return };
                     self.count("phones wiped", 1);
                     self.note(format_args!("phone {phone} is wiped, {} changes sealed", wiped.sealed));
-                    self.send_up(conn, encode_phone(&PhoneMessage::Wiped(Wiped { sealed: wiped.sealed })));
-                    self.hang_up(phone, true);
                     let state = &mut self.phones[phone];
                     state.revoked = true;
                     state.seen.clear();
                     let back = if self.healing { SECOND } else { self.phones[phone].sign_in_ms };
                     self.at(self.now + back, Due::SignIn(phone));
+                    let work = HandOver { conn, turn: 0, sent: Vec::new(), taken: 0, sealed: wiped.sealed };
+                    self.hand_over(phone, work);
                 }
                 code => {
-                    if matches!(code, ByeCode::OutOfTurn | ByeCode::Malformed | ByeCode::TooLarge | ByeCode::Version) {
+                    if !self.conns[conn].scrambled
+                        && matches!(
+                            code,
+                            ByeCode::OutOfTurn | ByeCode::Malformed | ByeCode::TooLarge | ByeCode::Version
+                        )
+                    {
                         self.violates("no phone offends", format!("phone {phone}: {bye:?}"));
                     }
                     self.lost(phone, bye.retry_after_ms.map(i64::from));
@@ -1244,8 +1318,49 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Gives the next part of what a revoked phone has sealed to the server, as the shipped driver does; or the proof that
+    /// nothing of the visits is left.
+    fn hand_over(&mut self, phone: usize, mut work: HandOver) {
+        let user = (self.tenant.clone(), self.phones[phone].technician.clone());
+        let conn = work.conn;
+        if work.turn < LATE_PUSHES_MAX && work.sealed > 0 {
+            let limits = PageLimits::default();
+            let Ok(page) = self.ask(phone, |store, _| store.sealed_page(&user, &limits)) else { return };
+            if !page.lanes.is_empty() {
+                let lanes = page.lanes.iter().map(|sent| sent.lane.clone()).collect();
+                let push = Push { id: u32::MAX - work.turn, lanes, outbox: page.mark };
+                self.send_up(conn, encode_phone(&PhoneMessage::Push(push)));
+                self.at(self.now + HAND_OVER_PATIENCE_MS, Due::HandOverTimeout { phone, conn, turn: work.turn });
+                work.sent = page.lanes;
+                self.phones[phone].hand_over = Some(work);
+                return;
+            }
+        }
+        let sealed = work.sealed.saturating_sub(work.taken);
+        self.send_up(conn, encode_phone(&PhoneMessage::Wiped(Wiped { sealed })));
+        self.hang_up(phone, true);
+    }
+
+    fn handed_over(&mut self, phone: usize, frame: &[u8]) {
+        let Ok(ServerMessage::PushAck(ack)) = decode_server(frame) else { return };
+        let waits_for = |work: &mut HandOver| ack.id == u32::MAX - work.turn;
+        let Some(mut work) = self.phones[phone].hand_over.take_if(waits_for) else { return };
+        let Ok(taken) = self.ask(phone, |store, _| store.sealed_taken(&work.sent, &ack.lanes)) else { return };
+        self.count("changes handed over by revoked phones", u64::from(taken));
+        if taken > 0 {
+            self.phones[phone].done.iter_mut().for_each(|done| done.given_up = true);
+        }
+        work.taken += taken;
+        work.turn = if taken == 0 { LATE_PUSHES_MAX } else { work.turn + 1 };
+        self.hand_over(phone, work);
+    }
+
     fn sign_in(&mut self, phone: usize) {
         if !self.phones[phone].revoked {
+            return;
+        }
+        if self.phones[phone].hand_over.is_some() {
+            self.at(self.now + SECOND, Due::SignIn(phone));
             return;
         }
         let (tenant, technician) = (self.tenant.clone(), self.phones[phone].technician.clone());
@@ -1334,7 +1449,7 @@ impl<'a> World<'a> {
                 self.note(format_args!("phone {phone} {kind} on {} ({} pending)", card.dispatch_id, acted.pending));
                 self.count("actions", 1);
                 let dispatch = card.dispatch_id;
-                self.phones[phone].done.push(Done { dispatch, fact: acted.fact, note, kind });
+                self.phones[phone].done.push(Done { dispatch, fact: acted.fact, note, kind, given_up: false });
                 self.phones[phone].active_at = self.now;
                 if self.phones[phone].link.conn.is_some() {
                     self.phone_input(phone, PhoneInput::OutboxGrew);

@@ -21,6 +21,9 @@ pub struct Commit {
     pub at: Timestamp,
     /// The dispatch it is about, if it is about one.
     pub dispatch: Option<DispatchWrite>,
+    /// Exceptions raised by this commit, or replaced by it (resolved), by their id. Of the dispatch above, or of one that is
+    /// not here (a phone's work on a visit that a restore has lost).
+    pub exceptions: Vec<ExceptionRow>,
     /// Technicians to insert or replace, each with the version it expects (`None`: must not exist).
     pub technicians: Vec<(Option<u64>, Technician)>,
     /// Locations to insert or replace, likewise.
@@ -59,8 +62,6 @@ pub struct DispatchWrite {
     pub bookings: Option<Vec<Booking>>,
     /// Who gets to know. The store gives each the next position of that technician's feed and keeps the digest.
     pub feed: Vec<FeedWrite>,
-    /// Exceptions raised by this commit, or replaced by it (resolved), by their id.
-    pub exceptions: Vec<ExceptionRow>,
     /// The service-level record afterwards, where it changed.
     pub sla: Option<SlaRow>,
 }

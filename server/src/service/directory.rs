@@ -4,7 +4,7 @@ use crate::events::{Event, Payload};
 use crate::service::commit::{Commit, DeviceWrite};
 use crate::service::decide::directory as decide;
 use crate::service::decide::draft::Finished;
-use crate::service::decide::{Draft, bare_commit};
+use crate::service::decide::{Draft, bare_commit, quarantine};
 use crate::service::model::{Absence, ExceptionRow, Location, Skill, Technician, TechnicianStatus};
 use crate::service::push::touch;
 use crate::service::reads::device_view;
@@ -237,15 +237,29 @@ impl Service {
         }
         let tenant = &request.caller.tenant;
         for _ in 0..ATTEMPTS_MAX {
-            let opened = self.open(tenant, dispatch).await?;
-            request.check_revision(opened.stored.row.revision)?;
             let rows = self.store().exceptions(tenant, Some(dispatch), false, EXCEPTIONS_MAX).await?;
             let row = rows.into_iter().find(|row| row.exception_id == exception);
+            let frame = self.frame(tenant, request.caller.user.as_str());
+            let opened = match (self.open(tenant, dispatch).await, row.clone()) {
+                // Work on a visit that is not here has an exception all the same.
+                (Err(ServiceError::DispatchNotFound(_)), Some(row)) => {
+                    let commit = quarantine::resolve(&frame, row, &request.caller.user, resolution)?;
+                    let value = commit.exceptions.first().cloned();
+                    let value = value.ok_or_else(|| ServiceError::Internal("a resolution without a row".to_owned()))?;
+                    let outcome = Outcome::Done { value, revision: 0, created: false };
+                    match self.settle_other(&request, commit, outcome).await? {
+                        Some(outcome) => return Ok(outcome),
+                        None => continue,
+                    }
+                }
+                (opened, _) => opened?,
+            };
+            request.check_revision(opened.stored.row.revision)?;
             let row = row.ok_or_else(|| ServiceError::ExceptionNotFound(exception.to_owned()))?;
-            let mut draft = Draft::open(self.frame(tenant, request.caller.user.as_str()), self.ids(), opened);
+            let mut draft = Draft::open(frame, self.ids(), opened);
             crate::service::decide::office::resolve(&mut draft, row, &request.caller.user, resolution)?;
             let Finished { commit, after, .. } = draft.finish();
-            let value = commit.dispatch.as_ref().and_then(|write| write.exceptions.first()).cloned();
+            let value = commit.exceptions.first().cloned();
             let value = value.ok_or_else(|| ServiceError::Internal("a resolution without a row".to_owned()))?;
             let outcome = Outcome::Done { value, revision: after.stored.row.revision, created: false };
             if let Some(outcome) = self.settle_other(&request, commit, outcome).await? {

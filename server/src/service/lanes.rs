@@ -111,6 +111,7 @@ impl Service {
             self.open_many(session, &ids),
         )
         .await?;
+        self.keep_apart(round, &chosen, &opened).await;
         let mut works = self.admit_lanes(round, &device, chosen, opened);
         let mut arrived = device.ledger.clone();
         for stated in works.iter().flat_map(|work| &work.stated) {
@@ -171,16 +172,39 @@ impl Service {
                     round.refuse(index, internal());
                     continue;
                 }
-                None => {
-                    round.refuse(index, not_found(&lane.dispatch));
-                    continue;
-                }
+                // Answered by `keep_apart`.
+                None => continue,
             };
             let frame = self.frame(&session.tenant, session.user.as_str());
             let draft = Draft::open(frame, self.ids(), opened);
             works.push(admit_lane(draft, index, lane, session, device.revoked_at.is_some()));
         }
         works
+    }
+
+    /// Lanes of visits that are not here: their payloads are kept for the office, and only then refused for good.
+    async fn keep_apart(
+        &self,
+        round: &mut Round<'_>,
+        chosen: &[usize],
+        opened: &BTreeMap<DispatchId, Result<Opened, ServiceError>>,
+    ) {
+        let session = round.session;
+        for index in chosen.iter().copied() {
+            let lane = &round.push.lanes[index];
+            if opened.contains_key(&lane.dispatch) {
+                continue;
+            }
+            let frame = self.frame(&session.tenant, session.user.as_str());
+            let commit = quarantine::keep_apart(&frame, &lane.dispatch, session, &lane.changes);
+            match self.commit_one(commit).await {
+                Ok(_) => round.refuse(index, not_found(&lane.dispatch)),
+                Err(error) => {
+                    tracing::error!(dispatch = %lane.dispatch, %error, "the work on an unknown visit was not kept");
+                    round.refuse(index, internal());
+                }
+            }
+        }
     }
 
     /// Opens many as they are in the store now, with one query; documents may come from the cache. What is missing is unknown.
@@ -402,6 +426,7 @@ fn admit_lane(mut draft: Draft, index: usize, lane: &PushLane, session: &PhoneSe
             code: "DEVICE_REVOKED".to_owned(),
             message: "the device was revoked; what it sends is kept for the office".to_owned(),
             remedy: Remedy::Park,
+            ground: None,
         };
         return work(draft, Vec::new(), 0, Some(refusal), Vec::new());
     }
@@ -419,7 +444,14 @@ fn admit_lane(mut draft: Draft, index: usize, lane: &PushLane, session: &PhoneSe
         if let (Some(payload), Some(reason)) = (lane.changes.get(accepted as usize), quarantine::reason(&refusal)) {
             quarantine::keep(&mut draft, session, payload, refusal.code(), reason);
         }
-        LaneRefusal { code: refusal.code().to_owned(), message: refusal.to_string(), remedy: remedy(&refusal) }
+        let remedy = remedy(&refusal);
+        let ground = match remedy {
+            Remedy::Rebase | Remedy::Resend => {
+                draft.document_mut().ground(&session.technician, &lane.changes).ok().map(ByteBuf::from)
+            }
+            Remedy::Retry | Remedy::Park | Remedy::Unknown => None,
+        };
+        LaneRefusal { code: refusal.code().to_owned(), message: refusal.to_string(), remedy, ground }
     });
     work(draft, stated, accepted, refusal, verdicts)
 }
@@ -442,6 +474,7 @@ fn update(finished: &Finished, session: &PhoneSession) -> Option<LaneUpdate> {
         changes: finished.decided.iter().map(|change| ByteBuf::from(change.bytes.clone())).collect(),
         card: write.row.card.clone(),
         tag: write.tag,
+        base: Some(finished.base),
     })
 }
 
@@ -456,10 +489,10 @@ fn remedy(refusal: &Refusal) -> Remedy {
 /// The same answer for a dispatch that does not exist, another tenant's, and one that was never the sender's.
 fn not_found(dispatch: &DispatchId) -> LaneRefusal {
     let error = ServiceError::DispatchNotFound(dispatch.clone());
-    LaneRefusal { code: error.code().to_owned(), message: error.to_string(), remedy: Remedy::Park }
+    LaneRefusal { code: error.code().to_owned(), message: error.to_string(), remedy: Remedy::Park, ground: None }
 }
 
 fn internal() -> LaneRefusal {
     let error = ServiceError::Internal(String::new());
-    LaneRefusal { code: error.code().to_owned(), message: error.to_string(), remedy: Remedy::Retry }
+    LaneRefusal { code: error.code().to_owned(), message: error.to_string(), remedy: Remedy::Retry, ground: None }
 }

@@ -171,6 +171,7 @@ impl Service {
                     code: ServiceError::Busy.code().to_owned(),
                     message: ServiceError::Busy.to_string(),
                     remedy: Remedy::Retry,
+                    ground: None,
                 }),
                 verdicts: Vec::new(),
                 update: None,

@@ -297,6 +297,7 @@ impl Connection {
                     code: error.code().to_owned(),
                     message: "the server could not store this now".to_owned(),
                     remedy: Remedy::Retry,
+                    ground: None,
                 };
                 let lanes = push.lanes.into_iter().map(|lane| LaneAck {
                     dispatch: lane.dispatch,

@@ -3,7 +3,7 @@
 use crate::world::{HOUR, MINUTE, Phone, World, id};
 use crm_dispatch_server::service::{Request, ServiceError};
 use sync_core::domain::rules::sequence::GAP_HOLD_MS;
-use sync_core::domain::{FactKind, RulingReason, VisitStatus};
+use sync_core::domain::{DispatchId, FactKind, RulingReason, VisitStatus};
 use sync_core::protocol::{ByeCode, Remedy};
 
 #[tokio::test]
@@ -91,6 +91,7 @@ async fn a_poisoned_lane_holds_up_nobody_and_is_kept_for_the_office() {
     phone.outbox.push((second.clone(), b"not a change at all".to_vec()));
     phone.outbox.push((id("DSP-999"), b"whatever".to_vec()));
     phone.outbox.push((third.clone(), b"of somebody else".to_vec()));
+    let lost: DispatchId = id("DSP-999");
     let outcome = phone.push(&world).await;
     let [good, poison, unknown, foreign] = &outcome.ack.lanes[..] else { panic!("four lanes, four answers") };
     assert_eq!((good.accepted, &good.refusal), (1, &None));
@@ -100,15 +101,27 @@ async fn a_poisoned_lane_holds_up_nobody_and_is_kept_for_the_office() {
     assert_eq!(refused(unknown), Some(("DISPATCH_NOT_FOUND".into(), Remedy::Park)));
     assert_eq!(refused(foreign), Some(("DISPATCH_NOT_FOUND".into(), Remedy::Park)));
     assert_eq!(world.see(&first).await.status, VisitStatus::Confirmed);
-    for (dispatch, payload) in
-        [(&second, "6e6f742061206368616e676520617420616c6c"), (&third, "6f6620736f6d65626f647920656c7365")]
-    {
+    for (dispatch, payload) in [
+        (&second, "6e6f742061206368616e676520617420616c6c"),
+        (&third, "6f6620736f6d65626f647920656c7365"),
+        (&lost, "7768617465766572"),
+    ] {
         let kept = world.service.exceptions(&world.dispatcher(), Some(dispatch), true, 10).await.unwrap();
         assert_eq!(kept.len(), 1);
         assert_eq!(kept[0].detail["payloadHex"], payload);
     }
     let view = world.see(&third).await;
     assert_eq!((view.status, view.open_exceptions), (VisitStatus::Assigned, 1));
+    // Of a visit that is not here as well: a restore may have lost it. The office settles it as any other.
+    let dora = world.dispatcher();
+    let kept = world.service.exceptions(&dora, Some(&lost), true, 10).await.unwrap();
+    let settle = |words: &'static str| {
+        world.service.resolve_exception(Request::plain(&dora), &lost, &kept[0].exception_id, words)
+    };
+    assert_eq!(settle(" ").await.unwrap_err().code(), "VALIDATION_FAILED");
+    let settled = settle("asked the technician, and made the visit anew").await.unwrap().into_value().unwrap();
+    assert_eq!(settled.resolved_by.as_deref(), Some("dora"));
+    assert_eq!(world.service.exceptions(&dora, Some(&lost), true, 10).await.unwrap(), []);
 }
 
 #[tokio::test]

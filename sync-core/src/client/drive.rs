@@ -257,7 +257,7 @@ impl Connection {
             PhoneEffect::Introduce(welcome) => {
                 let (check, state) = shared
                     .with_store(move |store, _| {
-                        let check = store.server_identity(welcome.generation, welcome.head)?;
+                        let check = store.server_identity(welcome.generation, welcome.head, now.wall)?;
                         Ok((check, store.sync_state()?))
                     })
                     .await?;
@@ -268,6 +268,9 @@ impl Connection {
                 });
                 if check.changed && check.requeued > 0 {
                     shared.tell(Event::ServerReplaced { requeued: check.requeued });
+                }
+                if !check.gone.is_empty() {
+                    shared.tell(Event::VisitsChanged(check.gone));
                 }
                 show_counts(&shared, &state);
                 Some(PhoneInput::Introduced(phone_state(state)))
@@ -308,8 +311,8 @@ impl Connection {
             PhoneEffect::StorePushAck { lanes: _, ack } => {
                 let sent = std::mem::take(&mut self.in_flight);
                 let (applied, state) = shared
-                    .with_store(move |store, _| {
-                        let applied = store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), now.wall)?;
+                    .with_store(move |store, rng| {
+                        let applied = store.push_acknowledged(&sent, &ack.lanes, ack.feed.as_ref(), now.wall, rng)?;
                         Ok((applied, store.sync_state()?))
                     })
                     .await?;
@@ -365,6 +368,7 @@ impl Connection {
             Disconnect::HalfOpen => Self::lost("no answer to a ping"),
             Disconnect::PushTimeout => Self::lost("no acknowledgement"),
             Disconnect::NoWelcome => Self::lost("no answer to the greeting"),
+            Disconnect::ServerReplaced => Self::lost("the server's database is another one; starting over"),
             Disconnect::Malformed(detail) => ended(ConnectionError::Closed(detail), Next::Retry, None),
             Disconnect::Bye(bye) => {
                 let Bye { code, retry_after_ms, message } = bye;

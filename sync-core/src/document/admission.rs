@@ -228,7 +228,7 @@ impl VisitDoc {
     ) -> Result<(), Refusal> {
         match region {
             Region::Facts => {
-                let fact = self.authorise_fact(author, op, waiting)?;
+                let Some(fact) = self.authorise_fact(author, op, waiting)? else { return Ok(()) };
                 if writes.facts.iter().any(|other| other.id == fact.id) {
                     return Err(forbidden(region, op));
                 }
@@ -262,12 +262,17 @@ impl VisitDoc {
         }
     }
 
-    /// A fact is added under a new key, by the one whom it names.
-    fn authorise_fact(&self, author: &Author<'_>, op: &Op, waiting: &Waiting) -> Result<Fact, Refusal> {
+    /// A fact is added under a new key, by the one whom it names. `None` for the very fact that is here already: a phone made
+    /// it again on an older copy, while its first change was still on the way. It says nothing new, and is no effect.
+    fn authorise_fact(&self, author: &Author<'_>, op: &Op, waiting: &Waiting) -> Result<Option<Fact>, Refusal> {
         let refused = || forbidden(Region::Facts, op);
         let (key, ScalarValue::Bytes(bytes)) = put(op).ok_or_else(refused)? else { return Err(refused()) };
         // Also when the one who writes has not seen it: a fact is never overwritten, not even beside its author.
-        if !op.pred.is_empty() || waiting.facts.contains(key) || self.has_fact_key(key) {
+        if !op.pred.is_empty() || waiting.facts.contains(key) {
+            return Err(refused());
+        }
+        let here = self.facts_at(key);
+        if !here.iter().all(|there| there == bytes) {
             return Err(refused());
         }
         let fact =
@@ -279,7 +284,7 @@ impl VisitDoc {
             return Err(Refusal::BadFact(format!("it names device {}", fact.device)));
         }
         validate_fact(&fact).map_err(Refusal::BadFact)?;
-        Ok(fact)
+        Ok(here.is_empty().then_some(fact))
     }
 
     /// Text is inserted after a character that the sender has seen, or deleted where it stands. Automerge panics on a
@@ -362,9 +367,11 @@ impl VisitDoc {
         Ok(())
     }
 
-    fn has_fact_key(&self, key: &str) -> bool {
-        // An error is impossible here (facts is a map), and would have to count as present.
-        !matches!(self.doc.get(&self.objects.facts, key), Ok(None))
+    /// What stands under a fact's key; something that is no fact is empty, and so equal to none.
+    fn facts_at(&self, key: &str) -> Vec<Vec<u8>> {
+        // An error is impossible: facts is a map.
+        let there = self.doc.get_all(&self.objects.facts, key).unwrap_or_default();
+        there.into_iter().map(|(value, _)| value.into_bytes().unwrap_or_default()).collect()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Whole documents: made, opened, saved, and brought together.
 
 use super::edit::at;
-use super::schema::{Objects, actor_id, plan_registers};
+use super::schema::{Objects, Region, actor_id, plan_registers};
+use super::view::read_fact;
 use super::{ActorKey, ChangeHash, DocumentError, EncodedChange, VisitDoc, chunk};
-use crate::domain::{Plan, Timestamp};
+use crate::domain::{Plan, TechnicianId, Timestamp};
 use crate::protocol::limits::DOCUMENT_BYTES_MAX;
+use automerge::legacy::{Key, OpType};
 use automerge::transaction::Transactable;
-use automerge::{Automerge, AutomergeError, Change, ReadDoc, SaveOptions};
+use automerge::{Automerge, AutomergeError, Change, ReadDoc, SaveOptions, ScalarValue};
 use std::collections::HashSet;
 
 impl VisitDoc {
@@ -53,6 +55,45 @@ impl VisitDoc {
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
         self.doc.save_with_options(SaveOptions { deflate: false, retain_orphans: false })
+    }
+
+    /// The part of the document that a technician's own changes build on, saved: the first change, the changes of those who
+    /// stated facts in this name, those of `pushed` that are here, and all that lies before them. Nothing that the
+    /// technician has not seen is in it, so it can be given to somebody who does not hold the visit any more.
+    ///
+    /// # Errors
+    /// [`DocumentError::Malformed`] when the part does not stand by itself, which an admitted document's always does.
+    pub fn ground(&self, technician: &TechnicianId, pushed: &[impl AsRef<[u8]>]) -> Result<Vec<u8>, DocumentError> {
+        let changes = self.doc.get_changes(&[]);
+        let theirs: HashSet<_> = changes
+            .iter()
+            .filter(|change| self.states_fact_of(change, technician))
+            .map(|change| change.actor_id().clone())
+            .collect();
+        let mut wanted: HashSet<automerge::ChangeHash> =
+            pushed.iter().filter_map(|bytes| chunk::identify(bytes.as_ref()).ok()).map(|hash| (&hash).into()).collect();
+        // Each change comes after those that it depends on.
+        let mut part = Vec::new();
+        for change in changes.into_iter().rev() {
+            if change.deps().is_empty() || theirs.contains(change.actor_id()) || wanted.contains(&change.hash()) {
+                wanted.extend(change.deps());
+                part.push(change);
+            }
+        }
+        part.reverse();
+        let mut doc = Automerge::new();
+        doc.apply_changes(part).map_err(malformed)?;
+        Ok(doc.save_with_options(SaveOptions { deflate: false, retain_orphans: false }))
+    }
+
+    fn states_fact_of(&self, change: &Change, technician: &TechnicianId) -> bool {
+        change.decode().operations.iter().any(|op| match (&op.key, &op.action) {
+            (Key::Map(key), OpType::Put(ScalarValue::Bytes(bytes))) => {
+                self.objects.region(&op.obj) == Region::Facts
+                    && read_fact(key, bytes).is_some_and(|fact| fact.technician == *technician)
+            }
+            _ => false,
+        })
     }
 
     /// True when the document has the change.

@@ -364,6 +364,9 @@ pub struct LaneUpdate {
     /// Names the content.
     #[serde(rename = "t")]
     pub tag: StateTag,
+    /// Names the content that the additions were made on. A phone that has exactly this need not open the document.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<StateTag>,
 }
 
 /// Why a change was refused, and what the phone shall do.
@@ -378,6 +381,10 @@ pub struct LaneRefusal {
     /// What to do.
     #[serde(rename = "r")]
     pub remedy: Remedy,
+    /// The part of the server's document that the sender's own changes build on, saved: what is to be made again is made on
+    /// this by a phone that does not hold the visit any more, and so cannot fetch it.
+    #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<ByteBuf>,
 }
 
 /// What a phone does about a refused change.

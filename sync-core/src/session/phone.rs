@@ -137,6 +137,9 @@ pub enum Disconnect {
     PushTimeout,
     /// No answer to `Hello`.
     NoWelcome,
+    /// The server's database is another one, or an older copy, and a push is under way. What is in it shall be made again
+    /// on that database's copy, which only a new connection shows with or without it.
+    ServerReplaced,
     /// A frame that makes no sense.
     Malformed(String),
 }
@@ -160,6 +163,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct PhoneSession {
     phase: Phase,
+    generation: Option<Generation>,
     cursor: Cursor,
     head: Cursor,
     outbox_mark: OutboxMark,
@@ -192,6 +196,7 @@ impl PhoneSession {
     pub fn open(now: PhoneNow, state: PhoneState) -> (Self, Vec<PhoneEffect>) {
         let mut session = Self {
             phase: Phase::Greeting,
+            generation: state.generation,
             cursor: state.cursor,
             head: state.cursor,
             outbox_mark: state.outbox,
@@ -314,6 +319,11 @@ impl PhoneSession {
     }
 
     fn introduced(&mut self, now: PhoneNow, state: PhoneState) -> Vec<PhoneEffect> {
+        let replaced = self.generation.is_some() && self.generation != state.generation || state.cursor < self.cursor;
+        if replaced && self.in_flight.is_some() {
+            return self.disconnect(Disconnect::ServerReplaced);
+        }
+        self.generation = state.generation;
         self.cursor = state.cursor;
         self.outbox_dirty |= state.outbox.pending > self.outbox_mark.pending;
         self.outbox_mark = state.outbox;

@@ -1,11 +1,11 @@
 //! The server's answer to a push.
 
 use super::lanes::needs_fetch;
+use super::rows::Put;
 use super::{SentLane, Store, StoreError, Tx, rows};
-use crate::document::StateTag;
-use crate::domain::{DispatchId, Timestamp, VisitCard};
-use crate::protocol::{Cursor, FactVerdict, FeedRange, LaneAck, LaneRefusal, Remedy};
-use serde_bytes::ByteBuf;
+use crate::document::VisitDoc;
+use crate::domain::{DispatchId, Timestamp};
+use crate::protocol::{Cursor, FactVerdict, FeedRange, LaneAck, LaneRefusal, LaneUpdate, Remedy};
 use std::collections::HashMap;
 
 /// What an acknowledgement changed.
@@ -44,6 +44,7 @@ impl Store {
         lanes: &[LaneAck],
         feed: Option<&FeedRange>,
         now: Timestamp,
+        rng: &mut dyn rand::Rng,
     ) -> Result<AckApplied, StoreError> {
         self.write(|tx| {
             let mut applied = AckApplied::default();
@@ -51,7 +52,7 @@ impl Store {
             let answers: HashMap<_, _> = lanes.iter().map(|ack| (&ack.dispatch, ack)).collect();
             for lane in sent {
                 if let Some(ack) = answers.get(&lane.lane.dispatch) {
-                    tags_known &= tx.lane_answered(lane, ack, now, &mut applied)?;
+                    tags_known &= tx.lane_answered(lane, ack, now, rng, &mut applied)?;
                 }
             }
             if let Some(range) = feed.filter(|range| range.from <= tx.phone.cursor) {
@@ -69,6 +70,22 @@ impl Store {
     }
 }
 
+/// `lanes.resent`: the receipts were queued again.
+const RECEIPTS_QUEUED_AGAIN: i64 = 1;
+/// `lanes.resent`: the edits were made again on what the server sent with a refusal.
+const MADE_ON_GROUND: i64 = 2;
+
+/// A lane of which a change was refused.
+#[derive(Clone, Copy)]
+struct Refused<'a> {
+    dispatch: &'a DispatchId,
+    /// The change's row in the outbox.
+    row: i64,
+    refusal: &'a LaneRefusal,
+    /// The visit is still this phone's.
+    held: bool,
+}
+
 impl Tx<'_> {
     /// One lane's answer. False when the visit's tag on the server is not known now.
     fn lane_answered(
@@ -76,6 +93,7 @@ impl Tx<'_> {
         sent: &SentLane,
         ack: &LaneAck,
         now: Timestamp,
+        rng: &mut dyn rand::Rng,
         applied: &mut AckApplied,
     ) -> Result<bool, StoreError> {
         let dispatch = &ack.dispatch;
@@ -88,7 +106,9 @@ impl Tx<'_> {
         let head = rows::head(self.sql, dispatch)?;
         match (&ack.refusal, rest.first()) {
             (Some(refusal), Some(refused)) => {
-                self.lane_refused(dispatch, *refused, refusal, head.is_some_and(|head| head.held), applied)?;
+                let held = head.as_ref().is_some_and(|head| head.held);
+                let refused = Refused { dispatch, row: *refused, refusal, held };
+                self.lane_refused(&refused, now, rng, applied)?;
             }
             _ => self.lane_moved_on(dispatch)?,
         }
@@ -102,14 +122,9 @@ impl Tx<'_> {
             return Ok(true);
         }
         match &ack.update {
-            Some(update) => self.take_update(dispatch, &update.changes, &update.card, update.tag, applied)?,
+            Some(update) => self.take_update(dispatch, update, applied)?,
             None if accepted == 0 => {}
-            // The server added nothing, so it has what is here.
-            None if !unsent => {
-                if let Some(card) = self.stored_card(dispatch)? {
-                    self.put_card(dispatch, &head, head.local_tag, &card)?;
-                }
-            }
+            // It had all of them already, and may have added something in an answer that was lost: the feed will tell.
             None => return Ok(false),
         }
         if accepted > 0 && ack.update.is_none() {
@@ -131,12 +146,12 @@ impl Tx<'_> {
 
     fn lane_refused(
         &mut self,
-        dispatch: &DispatchId,
-        refused: i64,
-        refusal: &LaneRefusal,
-        held: bool,
+        refused: &Refused<'_>,
+        now: Timestamp,
+        rng: &mut dyn rand::Rng,
         applied: &mut AckApplied,
     ) -> Result<(), StoreError> {
+        let Refused { dispatch, row, refusal, held } = *refused;
         match refusal.remedy {
             Remedy::Retry => {
                 self.sql
@@ -147,12 +162,12 @@ impl Tx<'_> {
                     .execute([dispatch.as_str()])?;
                 applied.retry.push(dispatch.clone());
             }
-            Remedy::Rebase if held => {
-                self.park(refused, &refusal.code, &refusal.message)?;
+            Remedy::Rebase if held || refusal.ground.is_some() => {
+                self.park(row, &refusal.code, &refusal.message)?;
                 applied.parked += 1;
-                self.need_rebase(dispatch)?;
+                self.make_again(refused, now, rng, applied)?;
             }
-            Remedy::Resend => self.resend(dispatch, refusal, held, applied)?,
+            Remedy::Resend => self.resend(refused, now, rng, applied)?,
             // Without a copy of the server's there is nothing to rebase on.
             Remedy::Rebase | Remedy::Park | Remedy::Unknown => {
                 applied.parked += self.park_lane(dispatch, &refusal.code, &refusal.message)?;
@@ -162,44 +177,79 @@ impl Tx<'_> {
     }
 
     /// Queues the lane's receipts again, once. When that does not help, or there are none, the server lacks something that
-    /// this phone never made or has no more: its edits are made again on the server's copy.
+    /// this phone never made or has no more: its edits are made again.
     fn resend(
         &mut self,
-        dispatch: &DispatchId,
-        refusal: &LaneRefusal,
-        held: bool,
+        refused: &Refused<'_>,
+        now: Timestamp,
+        rng: &mut dyn rand::Rng,
         applied: &mut AckApplied,
     ) -> Result<(), StoreError> {
+        let dispatch = refused.dispatch;
         let first_time = !self
             .sql
-            .prepare_cached("SELECT 1 FROM lanes WHERE dispatch_id = ?1 AND resent = 1")?
+            .prepare_cached("SELECT 1 FROM lanes WHERE dispatch_id = ?1 AND resent <> 0")?
             .exists([dispatch.as_str()])?;
         if first_time && self.requeue_receipts(Some(dispatch))? > 0 {
-            self.sql
-                .prepare_cached(
-                    "INSERT INTO lanes (dispatch_id, resent) VALUES (?1, 1) \
-                     ON CONFLICT (dispatch_id) DO UPDATE SET resent = 1",
-                )?
-                .execute([dispatch.as_str()])?;
+            self.set_resent(dispatch, RECEIPTS_QUEUED_AGAIN)?;
             applied.resend.push(dispatch.clone());
-            Ok(())
-        } else if held {
-            self.need_rebase(dispatch)
-        } else {
-            applied.parked += self.park_lane(dispatch, &refusal.code, &refusal.message)?;
-            Ok(())
+            return Ok(());
         }
+        self.make_again(refused, now, rng, applied)
+    }
+
+    /// A visit that is here is fetched, and the edits are made again on the server's copy. One that has left is not to be had:
+    /// they are made again on that part of it which the server sends with the refusal. Once: when even that is refused, a
+    /// person must look.
+    fn make_again(
+        &mut self,
+        refused: &Refused<'_>,
+        now: Timestamp,
+        rng: &mut dyn rand::Rng,
+        applied: &mut AckApplied,
+    ) -> Result<(), StoreError> {
+        let Refused { dispatch, refusal, held, .. } = *refused;
+        if held {
+            return self.need_rebase(dispatch);
+        }
+        let made_already = self
+            .sql
+            .prepare_cached("SELECT 1 FROM lanes WHERE dispatch_id = ?1 AND resent = ?2")?
+            .exists((dispatch.as_str(), MADE_ON_GROUND))?;
+        let ground = refusal.ground.as_ref().filter(|_| !made_already).and_then(|saved| VisitDoc::load(saved).ok());
+        let Some(mut doc) = ground else {
+            applied.parked += self.park_lane(dispatch, &refusal.code, &refusal.message)?;
+            return Ok(());
+        };
+        let rows = self.lane_rows(dispatch)?;
+        self.rebase(dispatch, &mut doc, None, rows, now, rng)?;
+        self.set_resent(dispatch, MADE_ON_GROUND)?;
+        if let Some((head, card)) = rows::head(self.sql, dispatch)?.zip(self.stored_card(dispatch)?) {
+            let document = doc.save();
+            let put = Put { held: false, tag: head.tag, local_tag: doc.tag(), card: &card, document: &document };
+            self.put_visit(dispatch, &put)?;
+        }
+        applied.resend.push(dispatch.clone());
+        Ok(())
+    }
+
+    fn set_resent(&mut self, dispatch: &DispatchId, how: i64) -> Result<(), StoreError> {
+        self.sql
+            .prepare_cached(
+                "INSERT INTO lanes (dispatch_id, resent) VALUES (?1, ?2) \
+                 ON CONFLICT (dispatch_id) DO UPDATE SET resent = ?2",
+            )?
+            .execute((dispatch.as_str(), how))?;
+        Ok(())
     }
 
     fn take_update(
         &mut self,
         dispatch: &DispatchId,
-        changes: &[ByteBuf],
-        card: &VisitCard,
-        tag: StateTag,
+        update: &LaneUpdate,
         applied: &mut AckApplied,
     ) -> Result<(), StoreError> {
-        if !self.apply_changes(dispatch, changes, card, tag)? {
+        if !self.apply_changes(dispatch, &update.changes, &update.card, update.tag, update.base)? {
             self.need_fetch(dispatch)?;
         }
         applied.changed.push(dispatch.clone());

@@ -5,7 +5,7 @@ use super::outbox::OutboxRow;
 use super::rows::Put;
 use super::{Store, StoreError, Tx, VISITS_MAX, rows};
 use crate::document::{StateTag, VisitDoc, chained};
-use crate::domain::{DispatchId, Timestamp, VisitCard, fold};
+use crate::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason, VisitCard, fold};
 use crate::protocol::{Cursor, Digest, FeedItem};
 use serde_bytes::ByteBuf;
 
@@ -78,6 +78,8 @@ impl Store {
 /// Past this size a document is opened and saved anew, instead of appending changes to it: a long tail is slow to open.
 const APPENDED_BYTES_MAX: usize = 32 * 1024;
 
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// A visit as the server sent it whole.
 struct Snapshot<'a> {
     dispatch: &'a DispatchId,
@@ -113,7 +115,7 @@ impl Tx<'_> {
         }
         if !batch.more && !stale {
             if batch.reset {
-                self.end_run(&mut applied)?;
+                self.end_run(now, &mut applied)?;
             }
             if self.phone.resync {
                 self.phone.resync = false;
@@ -150,7 +152,7 @@ impl Tx<'_> {
                 }
             }
             FeedItem::Changes { dispatch, changes, card, tag } => {
-                if !self.apply_changes(dispatch, changes, card, *tag)? {
+                if !self.apply_changes(dispatch, changes, card, *tag, None)? {
                     self.need_fetch(dispatch)?;
                 }
             }
@@ -178,6 +180,7 @@ impl Tx<'_> {
         }
         self.remove_tombstone(dispatch)?;
         if self.has_unsent(dispatch)? {
+            self.free_what_waited_for_the_visit(dispatch)?;
             self.merge_snapshot(snapshot, now, rng, applied)?;
         } else {
             self.put_visit(
@@ -238,13 +241,15 @@ impl Tx<'_> {
         )
     }
 
-    /// Applies the server's changes to a visit that is here. False when they do not fit, so that it must be fetched.
+    /// Applies the server's changes to a visit that is here; `base` names the content that they were made on, where that is
+    /// known. False when they do not fit, so that it must be fetched.
     pub(super) fn apply_changes(
         &mut self,
         dispatch: &DispatchId,
         changes: &[ByteBuf],
         card: &VisitCard,
         tag: StateTag,
+        base: Option<StateTag>,
     ) -> Result<bool, StoreError> {
         if changes.is_empty() {
             let Some(head) = rows::head(self.sql, dispatch)? else { return Ok(false) };
@@ -253,7 +258,7 @@ impl Tx<'_> {
                 return Ok(true);
             }
         }
-        if self.append_changes(dispatch, changes, card, tag)? {
+        if self.append_changes(dispatch, changes, card, tag, base)? {
             return Ok(true);
         }
         let mut open = match self.open_visit(dispatch) {
@@ -289,6 +294,7 @@ impl Tx<'_> {
         changes: &[ByteBuf],
         card: &VisitCard,
         tag: StateTag,
+        base: Option<StateTag>,
     ) -> Result<bool, StoreError> {
         if self.has_unsent(dispatch)? {
             return Ok(false);
@@ -299,7 +305,7 @@ impl Tx<'_> {
             Err(other) => return Err(other),
         };
         let appended: usize = changes.iter().map(|change| change.len()).sum();
-        if chained(head.local_tag, changes) != Some(tag) || document.len() + appended > APPENDED_BYTES_MAX {
+        if chained(head.local_tag, base, changes) != Some(tag) || document.len() + appended > APPENDED_BYTES_MAX {
             return Ok(false);
         }
         document.extend(changes.iter().flat_map(|change| change.as_slice()));
@@ -310,17 +316,24 @@ impl Tx<'_> {
     /// The server says, or its full answer shows, that the visit is not this phone's any more.
     fn visit_gone(&mut self, dispatch: &DispatchId, applied: &mut Applied) -> Result<(), StoreError> {
         self.let_go(dispatch)?;
-        if self.rebase_mode(dispatch)? == 1 {
-            // Its edits were to be made again on the server's copy, which will never come.
-            self.park_lane(dispatch, "VISIT_GONE", "the visit has left this phone before its changes were accepted")?;
-        }
+        // Edits that were to be made again on the server's copy go as they are: it will not come, and the server's refusal
+        // brings what they can be made on.
         self.fetched(dispatch)?;
         applied.outbox_changed = true;
         Ok(())
     }
 
-    /// A full answer is complete: what it did not name is gone.
-    fn end_run(&mut self, applied: &mut Applied) -> Result<(), StoreError> {
+    /// A feed without any entry is a full answer that names nothing. Answers what has left.
+    pub(super) fn nothing_is_held(&mut self, now: Timestamp) -> Result<Vec<DispatchId>, StoreError> {
+        self.phone.run += 1;
+        let mut applied = Applied::default();
+        self.end_run(now, &mut applied)?;
+        Ok(applied.changed)
+    }
+
+    /// A full answer is complete: what it did not name is gone. Nobody says why, as when the office's database has come back
+    /// from a copy, or the entry that said so is too old to be kept; the technician gets a card all the same.
+    fn end_run(&mut self, now: Timestamp, applied: &mut Applied) -> Result<(), StoreError> {
         self.phone.run_open = false;
         let unnamed = {
             let mut statement =
@@ -329,6 +342,21 @@ impl Tx<'_> {
             ids.collect::<Result<Vec<_>, _>>()?
         };
         for dispatch in unnamed.into_iter().filter_map(|id| DispatchId::new(id).ok()) {
+            // Of yesterday's finished work nobody needs to be told that it has left.
+            let is_past = |card: &VisitCard| {
+                let ended = card.scheduled.is_some_and(|window| now.millis_since(window.end) > DAY_MS);
+                card.status.is_final() && ended
+            };
+            if let Some(card) = self.stored_card(&dispatch)?.filter(|card| !is_past(card)) {
+                self.put_tombstone(&Tombstone {
+                    dispatch_id: dispatch.clone(),
+                    title: card.title,
+                    reason: TombstoneReason::Unassigned,
+                    note: None,
+                    by: "system".to_owned(),
+                    at: now,
+                })?;
+            }
             self.visit_gone(&dispatch, applied)?;
             applied.changed.push(dispatch);
         }

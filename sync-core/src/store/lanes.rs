@@ -55,6 +55,24 @@ impl Tx<'_> {
             .unwrap_or(0))
     }
 
+    /// The visit is this phone's again: what was parked because the server did not have it, or not enough of it, is made again
+    /// on the copy that has come.
+    pub(super) fn free_what_waited_for_the_visit(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
+        let freed = self
+            .sql
+            .prepare_cached(
+                "UPDATE outbox SET state = 'queued', error_code = NULL, error_message = NULL \
+                 WHERE dispatch_id = ?1 AND state = 'parked' AND error_code IN ('DISPATCH_NOT_FOUND', 'CHANGE_CAUSALLY_OPEN')",
+            )?
+            .execute([dispatch.as_str()])?;
+        if freed > 0 {
+            self.sql
+                .prepare_cached("UPDATE lanes SET parked = 0, attempts = 0, rebase = 1 WHERE dispatch_id = ?1")?
+                .execute([dispatch.as_str()])?;
+        }
+        Ok(())
+    }
+
     /// The server's copy has come.
     pub(super) fn fetched(&mut self, dispatch: &DispatchId) -> Result<(), StoreError> {
         self.sql

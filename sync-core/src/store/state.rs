@@ -38,12 +38,14 @@ pub struct SyncState {
 }
 
 /// What the server's greeting meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdentityCheck {
     /// Another server database, or one that has gone back in time: the cursor is 0 now (invariant 11).
     pub changed: bool,
     /// Acknowledged changes that were queued again.
     pub requeued: u32,
+    /// Visits that this database knows nothing of, and that have left the phone.
+    pub gone: Vec<DispatchId>,
     /// The cursor afterwards.
     pub cursor: Cursor,
 }
@@ -137,7 +139,12 @@ impl Store {
     ///
     /// # Errors
     /// The database's.
-    pub fn server_identity(&self, generation: Generation, head: Cursor) -> Result<IdentityCheck, StoreError> {
+    pub fn server_identity(
+        &self,
+        generation: Generation,
+        head: Cursor,
+        now: Timestamp,
+    ) -> Result<IdentityCheck, StoreError> {
         self.write(|tx| {
             let mut check = IdentityCheck::default();
             // A full answer of the former connection will not be finished.
@@ -150,7 +157,8 @@ impl Store {
             }
             tx.phone.generation = Some(generation);
             if head == Cursor(0) {
-                // There is nothing to fetch.
+                // There is nothing to fetch, and no answer will come that names nothing.
+                check.gone = tx.nothing_is_held(now)?;
                 tx.phone.resync = false;
                 tx.free_waiting_lanes()?;
             }

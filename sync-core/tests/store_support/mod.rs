@@ -153,7 +153,7 @@ impl Phone {
 
     /// Takes everything from the office.
     pub fn primes(&mut self, office: &Office) -> Applied {
-        self.store.server_identity(office.generation, Cursor(office.head)).unwrap();
+        self.store.server_identity(office.generation, Cursor(office.head), at(self.minute)).unwrap();
         self.applies(office.everything())
     }
 
@@ -162,7 +162,7 @@ impl Phone {
         let page = self.store.outbox_page(&PageLimits::default()).unwrap();
         let lanes: Vec<_> = page.lanes.iter().map(|sent| sent.lane.clone()).collect();
         let acks = office.receives(&self.device(), &lanes);
-        self.store.push_acknowledged(&page.lanes, &acks, None, at(self.minute)).unwrap()
+        self.store.push_acknowledged(&page.lanes, &acks, None, at(self.minute), &mut rng(77)).unwrap()
     }
 
     pub fn loses_the_answer(&mut self, office: &mut Office) {
@@ -383,18 +383,23 @@ impl Office {
                         Refusal::Forbidden(_) | Refusal::DuplicateSequence(_) => Remedy::Rebase,
                         _ => Remedy::Park,
                     };
-                    ack.refusal =
-                        Some(LaneRefusal { code: refusal.code().into(), message: refusal.to_string(), remedy });
+                    ack.refusal = Some(LaneRefusal {
+                        code: refusal.code().into(),
+                        message: refusal.to_string(),
+                        remedy,
+                        ground: Some(ByteBuf::from(doc.ground(&technician, &lane.changes).unwrap())),
+                    });
                     break;
                 }
             }
         }
         let plan = doc.plan();
+        let base = Some(doc.tag());
         let made = doc.decide(self.actor, &plan, &rulings, at(0));
         let tag = doc.tag();
         if !self.gone.contains(dispatch) {
             let changes = made.into_iter().map(|change| ByteBuf::from(change.bytes)).collect();
-            ack.update = Some(LaneUpdate { changes, card: self.card(dispatch), tag });
+            ack.update = Some(LaneUpdate { changes, card: self.card(dispatch), tag, base });
         }
         ack
     }
@@ -409,7 +414,7 @@ impl Office {
 }
 
 pub fn refusal(code: &str, remedy: Remedy) -> LaneRefusal {
-    LaneRefusal { code: code.into(), message: "for the test".into(), remedy }
+    LaneRefusal { code: code.into(), message: "for the test".into(), remedy, ground: None }
 }
 
 /// The facts among a visit's unacknowledged edits.

@@ -187,7 +187,7 @@ impl Shared<'_> {
             now,
         };
         let welcome = self.stage.block_on(self.service.hello(&session, &hello)).map_err(service_error)?;
-        self.store.server_identity(welcome.generation, welcome.head).map_err(failed)?;
+        self.store.server_identity(welcome.generation, welcome.head, now).map_err(failed)?;
         let after = self.store.sync_state().map_err(failed)?.cursor;
         let page = self.stage.block_on(self.service.feed_page(&session, after, 100)).map_err(service_error)?;
         let FeedAnswer::Items { items, to, digest, .. } = page else { return Err("the feed is too old".to_owned()) };
@@ -212,7 +212,7 @@ impl Shared<'_> {
         if let Some(refusal) = outcome.ack.lanes.iter().find_map(|lane| lane.refusal.as_ref()) {
             return Err(format!("{who}'s work is refused: {refusal:?}"));
         }
-        self.store.push_acknowledged(&page.lanes, &outcome.ack.lanes, None, now).map_err(failed)?;
+        self.store.push_acknowledged(&page.lanes, &outcome.ack.lanes, None, now, &mut self.rng).map_err(failed)?;
         for (by, sent) in self.facts.values_mut() {
             *sent |= *by == who;
         }

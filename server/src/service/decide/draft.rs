@@ -10,7 +10,7 @@ use crate::service::error::ServiceError;
 use crate::service::model::{AuditEntry, DispatchRow, ExceptionRow, Location, StoredDispatch, Technician};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use sync_core::document::{ActorKey, EncodedChange, VisitDoc};
+use sync_core::document::{ActorKey, EncodedChange, StateTag, VisitDoc};
 use sync_core::domain::fold::fold_ruled;
 use sync_core::domain::{
     DispatchId, EventId, FactId, LocationId, Plan, Ruling, ServiceOrderId, TechnicianId, TenantId, Timestamp,
@@ -76,6 +76,7 @@ pub(crate) fn bare_commit(frame: &Frame) -> Commit {
         tenant: frame.tenant.clone(),
         at: frame.now,
         dispatch: None,
+        exceptions: Vec::new(),
         technicians: Vec::new(),
         locations: Vec::new(),
         devices: Vec::new(),
@@ -126,6 +127,8 @@ pub(crate) struct Finished {
     pub(crate) held_before: Vec<TechnicianId>,
     /// The server's own changes in this commit.
     pub(crate) decided: Option<EncodedChange>,
+    /// Names the content that the server's own change was made on.
+    pub(crate) base: StateTag,
 }
 
 impl Draft {
@@ -297,6 +300,7 @@ impl Draft {
     /// What it becomes.
     pub(crate) fn finish(mut self) -> Finished {
         self.state = fold_ruled(&self.view);
+        let base = self.document.tag();
         let decided = self.document.decide(self.frame.actor, &self.view.plan, &self.rulings, self.frame.now);
         if let Some(change) = decided.clone() {
             self.push_change(change, None);
@@ -332,11 +336,11 @@ impl Draft {
             facts: self.facts,
             bookings,
             feed,
-            exceptions: self.exceptions,
             sla,
         };
         let commit = Commit {
             dispatch: Some(write),
+            exceptions: self.exceptions,
             technicians: self.technicians,
             locations: self.locations,
             devices: self.devices,
@@ -345,7 +349,13 @@ impl Draft {
             consumed: self.consumed,
             ..bare_commit(&self.frame)
         };
-        Finished { commit, after: Opened { stored, document: self.document, view: self.view }, held_before, decided }
+        Finished {
+            commit,
+            after: Opened { stored, document: self.document, view: self.view },
+            held_before,
+            base,
+            decided,
+        }
     }
 
     fn row(&self) -> DispatchRow {

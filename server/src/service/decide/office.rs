@@ -9,7 +9,7 @@ use crate::service::office::{AssignInput, NewRequest, RescheduleInput};
 use serde_json::json;
 use sync_core::domain::plan::{Plan, Priority, Site};
 use sync_core::domain::rules::office::{self, Command, OfficeError, WINDOW_MILLIS_MAX};
-use sync_core::domain::{UserId, Window};
+use sync_core::domain::{Timestamp, UserId, Window};
 
 /// Longest headline, bytes.
 const TITLE_BYTES_MAX: usize = 200;
@@ -221,19 +221,31 @@ pub(crate) fn resolve(
     by: &UserId,
     resolution: &str,
 ) -> Result<(), ServiceError> {
+    let was_open = settled(&mut row, draft.frame.now, by, resolution)?;
+    if was_open {
+        draft.exceptions_closed = 1;
+    }
+    draft.audit("EXCEPTION_RESOLVED", json!({ "exceptionId": row.exception_id, "resolution": resolution }));
+    draft.exceptions.push(row);
+    Ok(())
+}
+
+/// The row, settled. True when it was open.
+pub(crate) fn settled(
+    row: &mut crate::service::model::ExceptionRow,
+    now: Timestamp,
+    by: &UserId,
+    resolution: &str,
+) -> Result<bool, ServiceError> {
     text("resolution", resolution, TEXT_BYTES_MAX)?;
     if resolution.trim().is_empty() {
         return Err(ServiceError::invalid("resolution", "say how it was settled"));
     }
-    if row.resolved_at.is_none() {
-        draft.exceptions_closed = 1;
-    }
-    row.resolved_at = Some(draft.frame.now);
+    let was_open = row.resolved_at.is_none();
+    row.resolved_at = Some(now);
     row.resolved_by = Some(by.to_string());
     row.resolution = Some(resolution.to_owned());
-    draft.audit("EXCEPTION_RESOLVED", json!({ "exceptionId": row.exception_id, "resolution": resolution }));
-    draft.exceptions.push(row);
-    Ok(())
+    Ok(was_open)
 }
 
 fn apply(

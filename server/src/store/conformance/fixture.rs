@@ -72,6 +72,7 @@ pub fn blank(minutes: i64) -> Commit {
         tenant: acme(),
         at: at(minutes),
         dispatch: None,
+        exceptions: Vec::new(),
         technicians: Vec::new(),
         locations: Vec::new(),
         devices: Vec::new(),
@@ -112,7 +113,6 @@ pub fn write(id: &DispatchId, revision: u64) -> DispatchWrite {
         facts: Vec::new(),
         bookings: None,
         feed: Vec::new(),
-        exceptions: Vec::new(),
         sla: None,
     }
 }

@@ -136,21 +136,18 @@ pub async fn a_search_by_status_tells_delivered_ones(store: Arc<dyn Store>) {
 
 pub async fn exceptions_newest_first(store: Arc<dyn Store>) {
     let (one, two) = (visit("DSP-1"), visit("DSP-2"));
-    let mut first = write(&one, 1);
-    first.exceptions = vec![exception("x1", &one, 1), exception("x3", &one, 3)];
-    commit_dispatch(&*store, 0, first).await;
-    let mut second = write(&two, 1);
-    second.exceptions = vec![exception("x2", &two, 2)];
-    commit_dispatch(&*store, 0, second).await;
+    let raise = async |at, write, exceptions| {
+        commit(&*store, Commit { dispatch: Some(write), exceptions, ..blank(at) }).await;
+    };
+    raise(0, write(&one, 1), vec![exception("x1", &one, 1), exception("x3", &one, 3)]).await;
+    raise(0, write(&two, 1), vec![exception("x2", &two, 2)]).await;
     assert_eq!(store.dispatch(&acme(), &one).await.unwrap().unwrap().open_exceptions, 2);
 
     let mut resolved = exception("x3", &one, 3);
     resolved.resolved_at = Some(at(9));
     resolved.resolved_by = Some("dispatcher@acme".into());
     resolved.resolution = Some("billed".into());
-    let mut third = write(&one, 2);
-    third.exceptions = vec![resolved.clone()];
-    commit_dispatch(&*store, 9, third).await;
+    raise(9, write(&one, 2), vec![resolved.clone()]).await;
 
     let ids = async |dispatch, open_only, limit| {
         let found = store.exceptions(&acme(), dispatch, open_only, limit).await.unwrap();

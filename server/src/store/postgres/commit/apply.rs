@@ -93,6 +93,7 @@ pub(super) fn apply<'a>(
     if let Some(write) = &commit.dispatch {
         committed.feed = apply_dispatch(commit, write, found, writes);
     }
+    writes.exceptions.extend(commit.exceptions.iter().map(|row| ((tenant, row.exception_id.as_str()), row)));
     for (write, device) in commit.devices.iter().zip(devices) {
         let key = (tenant, write.device.as_str());
         let after = found.devices.get(&key).map_or(0, |before| before.acknowledged);
@@ -271,7 +272,6 @@ fn apply_dispatch<'a>(
         writes.feed.push((commit, write, entry.clone()));
         entries.push(entry);
     }
-    writes.exceptions.extend(write.exceptions.iter().map(|row| ((tenant, row.exception_id.as_str()), row)));
     if let Some(sla) = &write.sla {
         writes.sla.insert((tenant, sla.dispatch_id.as_str()), sla);
     }

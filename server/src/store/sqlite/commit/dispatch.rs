@@ -98,9 +98,6 @@ pub(super) async fn write_dispatch(
     if !write.facts.is_empty() {
         write_facts(connection, commit, write).await?;
     }
-    if !write.exceptions.is_empty() {
-        write_exceptions(connection, &commit.tenant, &write.exceptions).await?;
-    }
     if let Some(sla) = &write.sla {
         write_sla(connection, &commit.tenant, sla).await?;
     }
@@ -202,7 +199,8 @@ async fn write_facts(connection: &mut SqliteConnection, commit: &Commit, write: 
     if written.rows_affected() == facts.len() as u64 { Ok(()) } else { Err(CommitError::AlreadyDone("fact").into()) }
 }
 
-async fn write_exceptions(
+/// Raised or resolved exceptions.
+pub(super) async fn write_exceptions(
     connection: &mut SqliteConnection,
     tenant: &TenantId,
     exceptions: &[ExceptionRow],

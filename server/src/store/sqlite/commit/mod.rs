@@ -143,6 +143,9 @@ pub(super) async fn write(connection: &mut SqliteConnection, commit: &Commit) ->
     if let Some(write) = &commit.dispatch {
         committed.feed = dispatch::write_dispatch(connection, commit, write, &mut found).await?;
     }
+    if !commit.exceptions.is_empty() {
+        dispatch::write_exceptions(connection, &commit.tenant, &commit.exceptions).await?;
+    }
     for write in &commit.devices {
         device::write_device(connection, &commit.tenant, commit.at, write).await?;
     }
