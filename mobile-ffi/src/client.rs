@@ -4,10 +4,10 @@ use crate::convert::{new_edit, parked_action, sync_status, timestamp};
 use crate::error::PhoneError;
 use crate::host::{
     GoneVisitObserver, LogSink, NoticeObserver, SecureStorage, SyncStatusObserver, TokenProvider, Tokens, Vault,
-    VisitListObserver, VisitObserver, deliver,
+    VisitListObserver, VisitObserver,
 };
 use crate::log;
-use crate::observe::{Subscription, follow, held, reading};
+use crate::observe::{Subscription, follow, held, reading, tell_notices};
 use crate::records::{
     Action, ActionTaken, ClientOptions, Encryption, GoneVisit, OpenNotice, ParkedAction, PositionFix, SignedIn,
     SignedOut, SyncReport, SyncStatus, VisitDetails, VisitFilter, VisitSummary,
@@ -179,6 +179,12 @@ impl DispatchClient {
         Ok(work.await.map_err(lost)??.into())
     }
 
+    /// Ends every [`Self::sync_now`] that is under way; each answers at once what remains. For a system that takes its time back
+    /// where a cancelled task of the app's does not end the call by itself, as in Swift.
+    pub fn end_sync(&self) {
+        self.engine.end_sync();
+    }
+
     /// Visits, by planned start. A day in the technician's time zone is a filter from its midnight to the next.
     ///
     /// # Errors
@@ -347,25 +353,12 @@ impl DispatchClient {
         })
     }
 
-    /// Hears what the technician should be told: rulings of the office, a revocation.
+    /// Hears what the technician should be told, from now on: rulings of the office, a revocation.
     ///
     /// # Errors
     /// [`PhoneError::Closed`], or [`PhoneError::InvalidArgument`] when there are too many observers.
     pub fn observe_notices(&self, observer: Arc<dyn NoticeObserver>) -> Result<Arc<Subscription>, PhoneError> {
-        self.subscribe(|engine, threads| async move {
-            let mut events = engine.events();
-            loop {
-                let notice = match events.recv().await {
-                    Ok(event) => crate::convert::notice(event),
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => None,
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-                };
-                if let Some(notice) = notice {
-                    let observer = Arc::clone(&observer);
-                    deliver(&threads, move || observer.on_notice(notice)).await;
-                }
-            }
-        })
+        self.subscribe(|engine, threads| tell_notices(engine.events(), threads, observer))
     }
 }
 

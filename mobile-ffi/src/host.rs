@@ -177,17 +177,41 @@ impl KeyVault for Vault {
 /// The app's token provider, as the engine wants it.
 pub(crate) struct Tokens(pub(crate) Arc<dyn TokenProvider>);
 
+impl Tokens {
+    async fn ask(&self, rejected: bool, patience: Duration) -> Result<String, TokenError> {
+        match tokio::time::timeout(patience, self.0.fetch_token(rejected)).await {
+            Ok(Ok(token)) => Ok(token),
+            Ok(Err(HostError::SignInNeeded { reason })) => Err(TokenError::SignInNeeded(reason)),
+            Ok(Err(HostError::Unavailable { reason } | HostError::Failed { reason })) => {
+                Err(TokenError::Unavailable(reason))
+            }
+            Err(_) => Err(TokenError::Unavailable("the app's token provider does not answer".into())),
+        }
+    }
+}
+
 impl sync_core::client::TokenProvider for Tokens {
     fn token(&self, need: TokenNeed) -> BoxFuture<'_, Result<String, TokenError>> {
-        Box::pin(async move {
-            match tokio::time::timeout(TOKEN_PATIENCE, self.0.fetch_token(need == TokenNeed::Rejected)).await {
-                Ok(Ok(token)) => Ok(token),
-                Ok(Err(HostError::SignInNeeded { reason })) => Err(TokenError::SignInNeeded(reason)),
-                Ok(Err(HostError::Unavailable { reason } | HostError::Failed { reason })) => {
-                    Err(TokenError::Unavailable(reason))
-                }
-                Err(_) => Err(TokenError::Unavailable("the app's token provider does not answer".into())),
-            }
-        })
+        Box::pin(self.ask(need == TokenNeed::Rejected, TOKEN_PATIENCE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Silent;
+
+    #[async_trait::async_trait]
+    impl TokenProvider for Silent {
+        async fn fetch_token(&self, _: bool) -> Result<String, HostError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_sign_in_that_never_answers_is_given_up_on_and_tried_again_later() {
+        let answer = Tokens(Arc::new(Silent)).ask(false, Duration::from_millis(1)).await;
+        assert!(matches!(answer, Err(TokenError::Unavailable(reason)) if reason.contains("does not answer")));
     }
 }

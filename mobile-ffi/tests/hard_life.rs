@@ -2,114 +2,18 @@
 //! app code that throws or never returns. An error each; no crash, and no fact is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod support;
+
 use crm_dispatch_mobile::{
-    Action, ClientOptions, DispatchClient, Encryption, HostError, LogLevel, LogSink, PhoneError, SecureStorage,
-    SyncStatus, SyncStatusObserver, TokenProvider, VisitFilter, VisitListObserver, VisitSummary,
+    Action, DispatchClient, Encryption, GoneVisit, GoneVisitObserver, HostError, LogLevel, LogSink, Notice,
+    NoticeObserver, PhoneError, SecureStorage, SyncStatus, SyncStatusObserver, TokenProvider, VisitDetails,
+    VisitListObserver, VisitObserver, VisitSummary,
 };
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-
-#[path = "../examples/sample-store.rs"]
-#[allow(dead_code, reason = "its main writes the store that a test opens")]
-mod sample_store;
-
-/// Long enough for a loaded machine; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A keychain in memory that survives the app.
-#[derive(Default)]
-struct Keychain {
-    values: Mutex<HashMap<String, Vec<u8>>>,
-    broken: Mutex<Option<HostError>>,
-}
-
-impl Keychain {
-    fn check(&self) -> Result<(), HostError> {
-        self.broken.lock().unwrap().clone().map_or(Ok(()), Err)
-    }
-
-    fn only_key(&self) -> Vec<u8> {
-        let values = self.values.lock().unwrap();
-        assert_eq!(values.len(), 1, "{:?}", values.keys());
-        values.values().next().unwrap().clone()
-    }
-}
-
-impl SecureStorage for Keychain {
-    fn get(&self, name: String) -> Result<Option<Vec<u8>>, HostError> {
-        self.check()?;
-        Ok(self.values.lock().unwrap().get(&name).cloned())
-    }
-
-    fn put(&self, name: String, value: Vec<u8>) -> Result<(), HostError> {
-        self.check()?;
-        self.values.lock().unwrap().insert(name, value);
-        Ok(())
-    }
-
-    fn remove(&self, name: String) -> Result<(), HostError> {
-        self.check()?;
-        self.values.lock().unwrap().remove(&name);
-        Ok(())
-    }
-}
-
-/// Tokens as the test wants them.
-struct Tokens(fn() -> Result<String, HostError>);
-
-#[async_trait::async_trait]
-impl TokenProvider for Tokens {
-    async fn fetch_token(&self, _rejected: bool) -> Result<String, HostError> {
-        (self.0)()
-    }
-}
-
-fn no_tokens() -> Arc<dyn TokenProvider> {
-    Arc::new(Tokens(|| Err(HostError::Unavailable { reason: "no network".into() })))
-}
-
-fn options(path: &Path, encryption: Encryption) -> ClientOptions {
-    ClientOptions {
-        path: path.to_str().unwrap().to_owned(),
-        server_url: "http://127.0.0.1:9".into(),
-        app: "tests 1.0".into(),
-        encryption,
-        network_at_start: true,
-        log_level: LogLevel::Debug,
-    }
-}
-
-fn open(path: &Path, encryption: Encryption, keychain: &Arc<Keychain>) -> Result<Arc<DispatchClient>, PhoneError> {
-    DispatchClient::open(options(path, encryption), no_tokens(), Arc::clone(keychain) as _, None)
-}
-
-/// A phone with the sample day, not encrypted, and its folder.
-fn sample() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("phone.db");
-    sample_store::write(&path).unwrap();
-    (folder, path)
-}
-
-fn open_sample(path: &Path) -> Arc<DispatchClient> {
-    open(path, Encryption::Off, &Arc::default()).unwrap()
-}
-
-fn everything() -> VisitFilter {
-    VisitFilter::default()
-}
-
-fn bytes_of_folder(folder: &Path) -> Vec<u8> {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
-    files.flatten().collect()
-}
-
-fn contains(haystack: &[u8], needle: &str) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
-}
+use support::*;
 
 #[tokio::test]
 async fn nothing_readable_lies_on_an_encrypted_phone() {
@@ -265,7 +169,7 @@ async fn a_file_of_a_newer_release_is_set_aside_and_reported() {
     assert!(Path::new(&notice.set_aside_path.unwrap()).exists());
 }
 
-/// A path under a file: what a read-only or missing volume comes to, also for root, whom no permission stops.
+/// A path under a file. What may not be written, and full disks: `hard_disk.rs`.
 #[tokio::test]
 async fn a_place_where_no_file_can_lie_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -295,10 +199,43 @@ async fn every_call_after_the_end_is_the_same_error() {
     assert_eq!(phone.sign_out().await, Err(PhoneError::Closed));
     assert_eq!(phone.resume().await, Err(PhoneError::Closed));
     assert_eq!(phone.diagnostics().await, Err(PhoneError::Closed));
+    assert_eq!(phone.rotate_key().await, Err(PhoneError::Closed));
     assert_eq!(phone.observe_sync_status(Arc::new(Counter::default())).unwrap_err(), PhoneError::Closed);
+    assert_eq!(phone.observe_visits(everything(), Arc::new(Deaf)).unwrap_err(), PhoneError::Closed);
+    assert_eq!(phone.observe_visit(id(), Arc::new(Deaf)).unwrap_err(), PhoneError::Closed);
+    assert_eq!(phone.observe_gone_visits(Arc::new(Deaf)).unwrap_err(), PhoneError::Closed);
+    assert_eq!(phone.observe_notices(Arc::new(Deaf)).unwrap_err(), PhoneError::Closed);
+    phone.end_sync();
     phone.suspend().await.unwrap();
     phone.stop().await.unwrap();
     phone.network_changed(false);
+}
+
+/// Hears everything, and nothing follows from it.
+struct Deaf;
+
+impl VisitListObserver for Deaf {
+    fn on_visits(&self, _: Vec<VisitSummary>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl VisitObserver for Deaf {
+    fn on_visit(&self, _: Option<VisitDetails>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl GoneVisitObserver for Deaf {
+    fn on_gone_visits(&self, _: Vec<GoneVisit>) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl NoticeObserver for Deaf {
+    fn on_notice(&self, _: Notice) -> Result<(), HostError> {
+        Ok(())
+    }
 }
 
 #[derive(Default)]
@@ -391,27 +328,164 @@ async fn a_token_provider_that_never_answers_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_throws_or_hangs_stops_nothing_and_tells_no_secret() {
-    struct Sink(Mutex<Vec<String>>);
+async fn a_log_that_throws_stops_nothing_and_is_told_no_secret() {
+    struct Sink(std::sync::mpsc::Sender<String>);
     impl LogSink for Sink {
         fn log(&self, _: LogLevel, message: String) -> Result<(), HostError> {
-            self.0.lock().unwrap().push(message);
+            self.0.send(message).unwrap();
             Err(HostError::Failed { reason: "no space for logs".into() })
         }
     }
     let (_folder, path) = sample();
-    let sink = Arc::new(Sink(Mutex::default()));
+    let (sink, lines) = std::sync::mpsc::channel();
     let tokens = Arc::new(Tokens(|| Ok("a-very-secret-token".into())));
     let keychain = Arc::new(Keychain::default());
     let phone =
-        DispatchClient::open(options(&path, Encryption::Off), tokens, keychain, Some(Arc::clone(&sink) as _)).unwrap();
+        DispatchClient::open(options(&path, Encryption::Off), tokens, keychain, Some(Arc::new(Sink(sink)))).unwrap();
     phone.start().await.unwrap();
     phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
     assert!(!phone.sync_now(Duration::from_millis(200)).await.unwrap().caught_up);
+    // Nobody listens on that port, and the log says so, each time that it is tried.
+    for _ in 0..2 {
+        let line = lines.recv_timeout(PATIENCE).unwrap();
+        assert!(line.contains("connection ended") && !line.contains("very-secret"), "{line}");
+        phone.start().await.unwrap();
+    }
     phone.shutdown().await.unwrap();
-    drop(phone);
-    let lines = sink.0.lock().unwrap().join("\n");
-    assert!(!lines.contains("very-secret"), "{lines}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_never_returns_costs_its_lines_and_nothing_else() {
+    struct Stuck(std::sync::mpsc::SyncSender<()>);
+    impl LogSink for Stuck {
+        fn log(&self, _: LogLevel, _: String) -> Result<(), HostError> {
+            let _ = self.0.send(());
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let (_folder, path) = sample();
+    let (called, calls) = std::sync::mpsc::sync_channel(1);
+    let keychain = Arc::new(Keychain::default());
+    let sink = Some(Arc::new(Stuck(called)) as Arc<dyn LogSink>);
+    let phone = DispatchClient::open(options(&path, Encryption::Off), no_tokens(), keychain, sink).unwrap();
+    phone.start().await.unwrap();
+    calls.recv_timeout(PATIENCE).unwrap();
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    assert!(!phone.sync_now(Duration::from_millis(50)).await.unwrap().caught_up);
+    phone.shutdown().await.unwrap();
+    assert_eq!(open_sample(&path).sync_status().await.unwrap().unsent, 1);
+}
+
+/// The library gives up on it after ten seconds; the file is as it was, and the next opening finds everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keychain_that_never_answers_is_an_error_and_the_file_is_untouched() {
+    struct Silent;
+    impl SecureStorage for Silent {
+        fn get(&self, _: String) -> Result<Option<Vec<u8>>, HostError> {
+            loop {
+                std::thread::park();
+            }
+        }
+        fn put(&self, _: String, _: Vec<u8>) -> Result<(), HostError> {
+            Ok(())
+        }
+        fn remove(&self, _: String) -> Result<(), HostError> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("phone.db");
+    let keychain = Arc::new(Keychain::default());
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-10".into()).await.unwrap();
+    phone.shutdown().await.unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let opening = options(&path, Encryption::SecureStorage);
+    let refused =
+        tokio::task::spawn_blocking(move || DispatchClient::open(opening, no_tokens(), Arc::new(Silent), None));
+    let refused = refused.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&refused, PhoneError::KeyUnavailable { reason } if reason.contains("does not answer")),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let phone = open(&path, Encryption::SecureStorage, &keychain).unwrap();
+    assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-10"));
+}
+
+/// An app that forgets to cancel: letting go is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_the_app_lets_go_of_hears_nothing_more() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    let observer = Arc::new(Counter::default());
+    let subscription = phone.observe_sync_status(Arc::clone(&observer) as _).unwrap();
+    observer.until(|status| status.unsent == 0);
+    drop(subscription);
+    // The library lets go of the observer in turn: nothing can call it any more.
+    let since = std::time::Instant::now();
+    while Arc::strong_count(&observer) > 1 {
+        assert!(since.elapsed() < PATIENCE, "the observer is still held");
+        tokio::task::yield_now().await;
+    }
+    let heard = observer.calls.load(Ordering::SeqCst);
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    assert_eq!(observer.calls.load(Ordering::SeqCst), heard);
+}
+
+/// What iOS ends a sleeping app for: an open file that is locked. Another process may have it meanwhile, and then the phone goes on
+/// sleeping until that one lets go.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_sleeps_has_no_file_open_and_waits_for_who_has_it() {
+    let open_files = |folder: &Path| {
+        let names = std::fs::read_dir("/proc/self/fd").unwrap();
+        names
+            .filter_map(|name| std::fs::read_link(name.ok()?.path()).ok())
+            .filter(|path| path.starts_with(folder))
+            .count()
+    };
+    let (folder, path) = sample();
+    let phone = open_sample(&path);
+    let heard = Arc::new(Counter::default());
+    let _subscription = phone.observe_sync_status(Arc::clone(&heard) as _).unwrap();
+    phone.start().await.unwrap();
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    heard.until(|status| status.unsent == 1);
+    assert!(open_files(folder.path()) > 0);
+    assert!(std::fs::metadata(path.with_extension("db-wal")).unwrap().len() > 0, "the action is in the log");
+    phone.suspend().await.unwrap();
+    assert_eq!(open_files(folder.path()), 0);
+    assert!(!path.with_extension("db-wal").exists(), "the log is in the database");
+
+    let other = open_sample(&path);
+    assert_eq!(phone.resume().await.unwrap_err(), PhoneError::AlreadyOpen);
+    assert_eq!(phone.visits(everything()).await, Err(PhoneError::Closed));
+    other.act("DSP-101".into(), Action::Accept { eta: None }, None).await.unwrap();
+    other.shutdown().await.unwrap();
+    phone.resume().await.unwrap();
+    heard.until(|status| status.unsent == 2);
+}
+
+/// The system takes back its time: Swift's tasks cannot say so by being cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_told_to_end_says_at_once_what_remains() {
+    let (_folder, path) = sample();
+    let phone = open_sample(&path);
+    phone.act("DSP-100".into(), Action::Accept { eta: None }, None).await.unwrap();
+    let job = {
+        let phone = Arc::clone(&phone);
+        tokio::spawn(async move { phone.sync_now(Duration::from_secs(3600)).await })
+    };
+    let heard = Arc::new(Counter::default());
+    let _subscription = phone.observe_sync_status(Arc::clone(&heard) as _).unwrap();
+    heard.until(|status| status.problem.is_some());
+    phone.end_sync();
+    let report = tokio::time::timeout(PATIENCE, job).await.unwrap().unwrap().unwrap();
+    assert_eq!((report.caught_up, report.unsent), (false, 1));
+    heard.until(|status| status.connection == crm_dispatch_mobile::ConnectionState::Stopped);
 }
 
 /// Fourteen fingers on one phone: every action is taken once, in some order, or refused with a reason.

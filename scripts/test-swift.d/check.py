@@ -21,10 +21,11 @@ KNOWN = set(
 )
 # Their functions, and those that the sources are handed as arguments (holds, subscribe).
 KNOWN_FUNCTIONS = set(
-    """Package SecItemAdd SecItemCopyMatching SecItemDelete SecItemUpdate XCTAssertEqual XCTAssertTrue append appendingPathComponent async
-    binaryTarget bufferingNewest contains createDirectory data date defer dropFirst finish global hasPrefix holds iOS jsonObject library lock
-    macOS makeStream map merging min prefix readDataToEndOfFile removeItem run setValue split startOfDay string subscribe systemLibrary target
-    terminate testTarget trimmingCharacters unlock unsafeFlags waitUntilExit withCheckedThrowingContinuation yield""".split()
+    """Package SecItemAdd SecItemCopyMatching SecItemDelete SecItemUpdate XCTAssertEqual XCTAssertTrue append appendingPathComponent
+    async binaryTarget bufferingNewest checkCancellation contains createDirectory data date defer dropFirst finish global hasPrefix
+    holds iOS jsonObject library lock macOS makeStream map merging min prefix readDataToEndOfFile removeItem run setValue split
+    startOfDay string subscribe systemLibrary target terminate testTarget trimmingCharacters unlock unsafeFlags waitUntilExit
+    withCheckedThrowingContinuation withTaskCancellationHandler yield""".split()
 )
 
 # Calls of Swift's own that have the name of one of the library's.

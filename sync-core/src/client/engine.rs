@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// How to open an engine.
 #[derive(Clone)]
@@ -70,6 +70,8 @@ pub struct Engine {
     closed: AtomicBool,
     /// One sync with a deadline at a time.
     job: tokio::sync::Mutex<()>,
+    /// Syncs with a deadline are to end.
+    jobs_ended: Notify,
 }
 
 impl std::fmt::Debug for Engine {
@@ -125,6 +127,7 @@ impl Engine {
             wanted: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             job: tokio::sync::Mutex::new(()),
+            jobs_ended: Notify::new(),
         })
     }
 
@@ -279,13 +282,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotSignedIn`], or the store's. That there is no network is no error: the outcome tells.
     pub async fn sync_now(&self, deadline: Duration) -> Result<SyncOutcome, EngineError> {
+        // From here on an end is heard, also one that comes before the exchange begins.
+        let ended = self.jobs_ended.notified();
         {
             let _life = self.awake().await?;
             self.needs_user().await?;
         }
         let caught_up = {
             let _ended = EndUnwanted(self);
-            tokio::time::timeout(deadline, self.exchange()).await.unwrap_or(false)
+            tokio::select! {
+                done = tokio::time::timeout(deadline, self.exchange()) => done.unwrap_or(false),
+                () = ended => false,
+            }
         };
         let state = self.sync_state().await?;
         let error = self.client.status().borrow().error.clone();
@@ -297,6 +305,11 @@ impl Engine {
             to_fetch: u32::try_from(state.needs_fetch.len()).unwrap_or(u32::MAX),
             error: error.filter(|_| !caught_up),
         })
+    }
+
+    /// Ends every [`Self::sync_now`] that is under way; each answers at once what remains.
+    pub fn end_sync(&self) {
+        self.jobs_ended.notify_waiters();
     }
 
     /// True once everything is exchanged, false when nothing but a person can help.

@@ -87,6 +87,8 @@ const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Statements kept prepared by each connection.
 const STATEMENTS_KEPT: usize = 64;
+/// What a change of the key needs beside a second copy of the database: heads of the log's pages, and some actions.
+const ROOM_BYTES_SPARE: u64 = 64 * 1024;
 /// Set-aside files made within one second at most.
 const SET_ASIDE_NAMES_MAX: u32 = 10_000;
 
@@ -185,27 +187,46 @@ impl Store {
     /// Encrypts everything anew, in one transaction: cut off, the former key still opens the file.
     ///
     /// # Errors
-    /// [`StoreError::NotEncrypted`] when the store was opened without a key, or the disk's; the former key stays.
+    /// [`StoreError::NotEncrypted`] when the store was opened without a key, [`StoreError::DiskFull`], or the disk's; the former
+    /// key stays. Where the file cannot even be opened again, the store is closed.
     pub fn change_key(&self, key: &DatabaseKey) -> Result<(), StoreError> {
-        self.with_writer(|writer| {
-            if self.protection() == Protection::Unencrypted {
-                return Err(StoreError::NotEncrypted);
-            }
-            let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-            // It knows the former key only, and would hold up the log.
-            if let Some(reader) = reader.take() {
-                reader.close().map_err(|(_, error)| error)?;
-            }
-            let changed = checkpoint(&writer.conn)
-                .map_err(StoreError::from)
-                .and_then(|()| key.take_over(&writer.conn))
-                .and_then(|()| Ok(checkpoint(&writer.conn)?));
-            if changed.is_ok() {
-                *self.protection.lock().unwrap_or_else(PoisonError::into_inner) = Protection::Key(key.clone());
-            }
-            *reader = Some(connect_reader(&self.path, &self.protection())?);
-            changed
-        })
+        let mut slot = self.writer();
+        let former = self.protection();
+        let Some(writer) = slot.as_ref() else { return Err(StoreError::Closed) };
+        if former == Protection::Unencrypted {
+            return Err(StoreError::NotEncrypted);
+        }
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        // It knows the former key only, and would hold up the log.
+        drop(reader.take());
+        let told = checkpoint(&writer.conn)
+            .map_err(StoreError::from)
+            .and_then(|()| find_room_for_another(&self.path))
+            .and_then(|()| key.take_over(&writer.conn));
+        // SQLCipher says that all went well when the disk had refused, and then goes on under the new key on a file that has the
+        // former one. So its word counts for nothing: connections that begin anew find out which key the file has.
+        let Some(Writer { conn, phone, open, pending, lock }) = slot.take() else { return Err(StoreError::Closed) };
+        drop(conn);
+        let connections = |protection: &Protection| {
+            let conn = connect(&self.path, protection)?;
+            Ok::<_, StoreError>((conn, connect_reader(&self.path, protection)?))
+        };
+        let fresh = Protection::Key(key.clone());
+        let (changed, (conn, fresh_reader)) = match connections(&fresh) {
+            Ok(both) => (true, both),
+            Err(StoreError::WrongKey) => (false, connections(&former)?),
+            Err(error) => return Err(error),
+        };
+        if changed {
+            *self.protection.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        *reader = Some(fresh_reader);
+        let writer = slot.insert(Writer { conn, phone, open, pending, lock });
+        if changed {
+            // The log may hold pages under the former key.
+            return Ok(checkpoint(&writer.conn)?);
+        }
+        told.and(Err(StoreError::Database("the disk refused the pages under the new key".into())))
     }
 
     /// Closes the store and removes its file for good, with everything in it. Only for a phone that was wiped and whose
@@ -410,6 +431,19 @@ fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
         return Err(unfit("the file is shorter than its header says"));
     }
     Ok(())
+}
+
+/// Looks for as much space as the database has, and gives it back.
+fn find_room_for_another(path: &Path) -> Result<(), StoreError> {
+    let database = length(path).map_err(file_error("looking at the store"))?;
+    let trial = beside(path, ".room");
+    let tried = File::create(&trial).and_then(|mut file| {
+        // Zeros that are written take space; a length that is set may not.
+        std::io::copy(&mut std::io::repeat(0).take(database + ROOM_BYTES_SPARE), &mut file)?;
+        file.sync_data()
+    });
+    let removed = std::fs::remove_file(&trial);
+    tried.and(removed).map_err(file_error("looking for space"))
 }
 
 fn connect_reader(path: &Path, protection: &Protection) -> Result<Connection, StoreError> {

@@ -29,3 +29,16 @@ extension VisitFilter {
         )
     }
 }
+
+extension DispatchClient {
+    /// `syncNow(deadline:)` for a task that may be cancelled, as the system's time for it runs out: the exchange ends then, and the
+    /// answer says what remains.
+    public func syncOnce(deadline: TimeInterval) async throws -> SyncReport {
+        try Task.checkCancellation()
+        return try await withTaskCancellationHandler {
+            try await self.syncNow(deadline: deadline)
+        } onCancel: {
+            self.endSync()
+        }
+    }
+}

@@ -1,5 +1,6 @@
 package com.erp.crm.dispatch
 
+import java.io.Closeable
 import java.time.LocalDate
 import java.time.ZoneId
 import kotlin.time.Duration
@@ -17,13 +18,13 @@ import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withContext
 
 /**
- * A technician's phone, as Kotlin wants it: the calls of [DispatchClientInterface], observers as [Flow], and [AutoCloseable].
+ * A technician's phone, as Kotlin wants it: the calls of [DispatchClientInterface], observers as [Flow], and [Closeable].
  *
  * One a database file, for as long as the app lives. Every call may be made from any thread; the `suspend` functions block
  * none, so they may be made from the main thread. Errors are [PhoneException], a sealed class.
  */
 class DispatchPhone private constructor(private val client: DispatchClient) :
-    DispatchClientInterface by client, AutoCloseable {
+    DispatchClientInterface by client, Closeable {
 
     private val ended = CompletableDeferred<Unit>()
 
@@ -88,6 +89,18 @@ class DispatchPhone private constructor(private val client: DispatchClient) :
     /** [syncNow] with Kotlin's own duration. */
     suspend fun syncNow(deadline: Duration): SyncReport = client.syncNow(deadline.toJavaDuration())
 
+    override fun observeVisits(filter: VisitFilter, observer: VisitListObserver): Subscription =
+        client.observeVisits(filter, GuardedVisits(observer))
+
+    override fun observeVisit(dispatchId: String, observer: VisitObserver): Subscription =
+        client.observeVisit(dispatchId, GuardedVisit(observer))
+
+    override fun observeGoneVisits(observer: GoneVisitObserver): Subscription = client.observeGoneVisits(GuardedGoneVisits(observer))
+
+    override fun observeSyncStatus(observer: SyncStatusObserver): Subscription = client.observeSyncStatus(GuardedStatus(observer))
+
+    override fun observeNotices(observer: NoticeObserver): Subscription = client.observeNotices(GuardedNotices(observer))
+
     /** Ends everything, for good: flows complete, later calls throw [PhoneException.Closed]. */
     override suspend fun shutdown() {
         try {
@@ -129,7 +142,9 @@ class DispatchPhone private constructor(private val client: DispatchClient) :
             tokens: TokenProvider,
             storage: SecureStorage,
             logs: LogSink? = null,
-        ): DispatchPhone = withContext(Dispatchers.IO) { DispatchPhone(DispatchClient.open(options, tokens, storage, logs)) }
+        ): DispatchPhone = withContext(Dispatchers.IO) {
+            DispatchPhone(DispatchClient.open(options, GuardedTokens(tokens), GuardedStorage(storage), logs?.let(::GuardedLog)))
+        }
     }
 }
 

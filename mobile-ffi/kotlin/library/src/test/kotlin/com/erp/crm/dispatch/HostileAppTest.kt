@@ -138,6 +138,47 @@ class HostileAppTest {
     }
 
     @Test
+    fun `a TODO in the app is an error as any other`() {
+        val technician = server.addTechnician()
+        val good = server.technicianToken(technician)
+        val calls = AtomicInteger()
+        val tokens = object : TokenProvider {
+            override suspend fun fetchToken(rejected: Boolean): String = if (calls.incrementAndGet() == 1) TODO() else good
+        }
+        val unwritten = object : SecureStorage {
+            override fun get(name: String): ByteArray? = TODO()
+            override fun put(name: String, value: ByteArray): Unit = TODO()
+            override fun remove(name: String): Unit = TODO()
+        }
+        val sink = object : LogSink {
+            override fun log(level: LogLevel, message: String): Unit = TODO()
+        }
+        Handset(server, tokens).use { handset ->
+            story {
+                val failed = assertFailsWith<PhoneException.KeyUnavailable> { handset.open(storage = unwritten) }
+                assertTrue(failed.reason.contains("NotImplementedError"), failed.reason)
+                val phone = handset.open(logs = sink)
+                phone.signIn(TENANT, technician)
+                phone.start()
+                phone.caughtUp()
+                assertTrue(calls.get() >= 2, "it was asked again")
+                val heard = Channel<Int>(Channel.UNLIMITED)
+                val observer = object : VisitListObserver {
+                    override fun onVisits(visits: List<VisitSummary>) {
+                        heard.trySend(visits.size)
+                        TODO()
+                    }
+                }
+                phone.observeVisits(VisitFilter(), observer).use {
+                    assertEquals(0, heard.receive())
+                    server.assign(technician)
+                    while (heard.receive() != 1) Unit
+                }
+            }
+        }
+    }
+
+    @Test
     fun `a flow that is no longer collected ends its subscription`() = withPhone { technician, handset ->
         val phone = handset.primed(technician)
         // More than there may be at once: each was given back.
