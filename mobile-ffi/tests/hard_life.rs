@@ -415,6 +415,29 @@ async fn a_keychain_that_never_answers_is_an_error_and_the_file_is_untouched() {
     assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-10"));
 }
 
+/// The lock once was let go of while the log was still being moved into the file: who opened it then took it for damaged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_that_was_let_go_of_without_an_end_opens_again_with_its_work() {
+    for _ in 0..50 {
+        let (_folder, path) = sample();
+        let phone = open_sample(&path);
+        // Enough to make the file longer.
+        for minutes in 1..=8 {
+            let action = Action::LogTime { category: "labour ".repeat(40), minutes };
+            phone.act("DSP-100".into(), action, None).await.unwrap();
+        }
+        phone.start().await.unwrap();
+        drop(phone);
+        let again = loop {
+            match open(&path, Encryption::Off, &Arc::default()) {
+                Err(PhoneError::AlreadyOpen) => tokio::task::yield_now().await,
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!((again.open_notice().set_aside_reason, again.sync_status().await.unwrap().unsent), (None, 8));
+    }
+}
+
 /// An app that forgets to cancel: letting go is enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_observer_that_the_app_lets_go_of_hears_nothing_more() {

@@ -66,9 +66,10 @@ pub const VISITS_MAX: u32 = 20_000;
 #[derive(Debug)]
 pub struct Store {
     /// `None` while closed.
-    writer: Mutex<Option<Writer>>,
-    /// `None` while closed.
+    // Before the writer: the last connection to go moves the log into the database, and the lock must be held until then.
     reader: Mutex<Option<Connection>>,
+    /// `None` while closed.
+    writer: Mutex<Option<Writer>>,
     /// SQLite has called the file damaged: it is checked at the next opening, however it is closed.
     suspect: AtomicBool,
     /// The file was removed for good.

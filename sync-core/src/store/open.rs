@@ -273,7 +273,8 @@ impl Store {
     pub fn close(&self) -> Result<(), StoreError> {
         let mut slot = self.writer();
         let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Writer { conn, mut lock, .. }) = slot.take() else { return Ok(()) };
+        // What is bound last is dropped first: an error lets go of the lock after the connection.
+        let Some(Writer { mut lock, conn, .. }) = slot.take() else { return Ok(()) };
         if let Some(reader) = reader {
             reader.close().map_err(|(_, error)| error)?;
         }
