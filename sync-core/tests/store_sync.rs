@@ -423,3 +423,25 @@ fn work_on_a_visit_that_left_is_made_again_on_what_the_server_still_has_of_it() 
     assert_eq!((phone.pending(), phone.store.sync_state().unwrap().parked), (0, 0));
     assert_eq!(office.accepted, [known, fact]);
 }
+
+#[test]
+fn work_from_before_a_revocation_is_stated_anew_also_for_a_visit_that_has_left() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    let fact = phone.states(1, FactKind::Accepted { eta: None }).fact.unwrap();
+    let item = office.takes_away(1, TombstoneReason::Reassigned);
+    let batch = office.batch(vec![item]);
+    phone.applies(batch);
+    let before = phone.device();
+    assert_eq!(phone.store.wipe_after_revocation(&mut phone.rng).unwrap().sealed, 1);
+    assert_eq!(phone.store.bind_user(&tenant(), &tech(10), &mut phone.rng).unwrap().unsealed, 1);
+    assert_ne!(phone.device(), before);
+    phone.primes(&office);
+    for _ in 0..3 {
+        phone.pushes(&mut office);
+    }
+    assert!(office.has_fact(1, &fact));
+    assert_eq!((phone.pending(), phone.store.sync_state().unwrap().parked), (0, 0));
+}

@@ -224,17 +224,15 @@ impl Office {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    /// A site, and technicians who work every day of this week.
+    /// A site, and technicians who work day and night for three months.
     pub async fn furnish(&self, technicians: &[&str]) {
         let coordinates = json!({ "latitude": 48.2082, "longitude": 16.3738 });
         let site = json!({ "name": "Site", "address": "Wien", "coordinates": coordinates });
         self.call(Method::PUT, "/locations/LOC-10", Some(site)).await;
         let today = now().millis().div_euclid(24 * HOUR) * 24 * HOUR;
-        let day = |day: i64| {
-            let (start, end) = (today + day * 24 * HOUR, today + (day + 1) * 24 * HOUR);
-            json!({ "start": Timestamp::from_millis(start).to_string(), "end": Timestamp::from_millis(end).to_string() })
-        };
-        let availability: Vec<_> = (0..7).map(day).collect();
+        // The load takes as many slots as there is time for while something fails.
+        let until = Timestamp::from_millis(today + 90 * 24 * HOUR);
+        let availability = [json!({ "start": Timestamp::from_millis(today).to_string(), "end": until.to_string() })];
         for technician in technicians {
             let body = json!({
                 "name": technician,

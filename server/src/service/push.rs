@@ -12,7 +12,7 @@ use serde_bytes::ByteBuf;
 use serde_json::json;
 use std::time::Instant;
 use sync_core::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
-use sync_core::protocol::limits::{FETCH_VISITS_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
+use sync_core::protocol::limits::{DOCUMENT_BYTES_MAX, FETCH_VISITS_MAX, PUSH_CHANGES_MAX, PUSH_LANES_MAX};
 use sync_core::protocol::{
     Ack, Cursor, Digest, FeedItem, Hello, LaneAck, LaneRefusal, OutboxMark, Push, PushAck, Remedy, Welcome,
 };
@@ -167,17 +167,13 @@ impl Service {
             ack.unwrap_or_else(|| LaneAck {
                 dispatch: lane.dispatch.clone(),
                 accepted: 0,
-                refusal: Some(LaneRefusal {
-                    code: ServiceError::Busy.code().to_owned(),
-                    message: ServiceError::Busy.to_string(),
-                    remedy: Remedy::Retry,
-                    ground: None,
-                }),
+                refusal: Some(later()),
                 verdicts: Vec::new(),
                 update: None,
             })
         });
-        let lanes: Vec<_> = lanes.collect();
+        let mut lanes: Vec<_> = lanes.collect();
+        ration_grounds(&mut lanes);
         metrics::histogram!(PUSH_SECONDS).record(began.elapsed());
         for refusal in lanes.iter().filter_map(|lane| lane.refusal.as_ref()) {
             metrics::counter!(LANES_REFUSED, "code" => refusal.code.clone()).increment(1);
@@ -330,6 +326,29 @@ impl Service {
     }
 }
 
+/// Nothing is wrong with the lane; it is to be sent again.
+fn later() -> LaneRefusal {
+    LaneRefusal {
+        code: ServiceError::Busy.code().to_owned(),
+        message: ServiceError::Busy.to_string(),
+        remedy: Remedy::Retry,
+        ground: None,
+    }
+}
+
+/// What the refusals of one answer bring must fit into its frame: as much as the largest document. The lanes beyond that are
+/// to be sent again, and get theirs then.
+fn ration_grounds(lanes: &mut [LaneAck]) {
+    let mut left = DOCUMENT_BYTES_MAX;
+    for refusal in lanes.iter_mut().filter_map(|lane| lane.refusal.as_mut()) {
+        let Some(bytes) = refusal.ground.as_ref().map(|ground| ground.len()) else { continue };
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => *refusal = later(),
+        }
+    }
+}
+
 /// Longest app name and version, characters.
 const APP_CHARS_MAX: usize = 100;
 
@@ -391,5 +410,31 @@ fn item(news: FeedNewsItem) -> FeedItem {
                 },
             },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_bring_no_more_than_one_frame_carries() {
+        let refused = |n: usize| LaneAck {
+            dispatch: DispatchId::new(format!("DSP-{n}")).unwrap(),
+            accepted: 0,
+            refusal: Some(LaneRefusal {
+                code: "CHANGE_CAUSALLY_OPEN".to_owned(),
+                message: String::new(),
+                remedy: Remedy::Resend,
+                ground: Some(ByteBuf::from(vec![0; DOCUMENT_BYTES_MAX / 2])),
+            }),
+            verdicts: Vec::new(),
+            update: None,
+        };
+        let mut lanes: Vec<_> = (1..=4).map(refused).collect();
+        ration_grounds(&mut lanes);
+        let remedies: Vec<_> = lanes.iter().filter_map(|lane| lane.refusal.as_ref()).map(|it| it.remedy).collect();
+        assert_eq!(remedies, [Remedy::Resend, Remedy::Resend, Remedy::Retry, Remedy::Retry]);
+        assert!(lanes[2].refusal.as_ref().is_some_and(|refusal| refusal.ground.is_none()));
     }
 }

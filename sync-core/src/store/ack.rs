@@ -3,7 +3,7 @@
 use super::lanes::needs_fetch;
 use super::rows::Put;
 use super::{SentLane, Store, StoreError, Tx, rows};
-use crate::document::VisitDoc;
+use crate::document::{Edit, VisitDoc};
 use crate::domain::{DispatchId, Timestamp};
 use crate::protocol::{Cursor, FactVerdict, FeedRange, LaneAck, LaneRefusal, LaneUpdate, Remedy};
 use std::collections::HashMap;
@@ -163,8 +163,11 @@ impl Tx<'_> {
                 applied.retry.push(dispatch.clone());
             }
             Remedy::Rebase if held || refusal.ground.is_some() => {
-                self.park(row, &refusal.code, &refusal.message)?;
-                applied.parked += 1;
+                // A fact in the name of another device was made before a restore, or a revocation: it is stated anew.
+                if !self.names_another_device(dispatch, row)? {
+                    self.park(row, &refusal.code, &refusal.message)?;
+                    applied.parked += 1;
+                }
                 self.make_again(refused, now, rng, applied)?;
             }
             Remedy::Resend => self.resend(refused, now, rng, applied)?,
@@ -174,6 +177,12 @@ impl Tx<'_> {
             }
         }
         Ok(())
+    }
+
+    fn names_another_device(&mut self, dispatch: &DispatchId, row: i64) -> Result<bool, StoreError> {
+        let rows = self.lane_rows(dispatch)?;
+        let edit = rows.into_iter().find(|other| other.id == row).map(|other| other.edit);
+        Ok(matches!(edit, Some(Edit::Fact { fact }) if fact.device != self.phone.device))
     }
 
     /// Queues the lane's receipts again, once. When that does not help, or there are none, the server lacks something that

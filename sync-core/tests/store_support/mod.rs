@@ -380,7 +380,7 @@ impl Office {
                 Err(refusal) => {
                     let remedy = match refusal {
                         Refusal::CausallyOpen => Remedy::Resend,
-                        Refusal::Forbidden(_) | Refusal::DuplicateSequence(_) => Remedy::Rebase,
+                        Refusal::Forbidden(_) | Refusal::DuplicateSequence(_) | Refusal::BadFact(_) => Remedy::Rebase,
                         _ => Remedy::Park,
                     };
                     ack.refusal = Some(LaneRefusal {
