@@ -5,12 +5,12 @@
 
 mod support;
 
-use crm_dispatch_mobile::{Action, DispatchClient, Encryption, PhoneError};
+use crm_dispatch_mobile::{Action, DispatchClient, Encryption, HostError, PhoneError, SecureStorage};
 use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use support::*;
 
@@ -205,4 +205,78 @@ async fn what_was_taken_before_a_folder_turned_read_only_is_there_afterwards() {
     may(0o700);
     phone.resume().await.unwrap();
     assert_eq!(phone.sync_status().await.unwrap().unsent, taken);
+}
+
+/// A keychain that outlives its process: a folder, and a file a value.
+struct Drawer(PathBuf);
+
+impl Drawer {
+    fn of(result: std::io::Result<()>) -> Result<(), HostError> {
+        result.map_err(|error| HostError::Failed { reason: error.to_string() })
+    }
+}
+
+impl SecureStorage for Drawer {
+    fn get(&self, name: String) -> Result<Option<Vec<u8>>, HostError> {
+        Ok(std::fs::read(self.0.join(name)).ok())
+    }
+
+    fn put(&self, name: String, value: Vec<u8>) -> Result<(), HostError> {
+        let draft = self.0.join("draft");
+        Self::of(std::fs::write(&draft, value).and_then(|()| std::fs::rename(draft, self.0.join(name))))
+    }
+
+    fn remove(&self, name: String) -> Result<(), HostError> {
+        let removed = std::fs::remove_file(self.0.join(name));
+        Self::of(
+            removed.or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }),
+        )
+    }
+}
+
+/// The space that a change of the key looks for is taken for a moment, by a file of zeros; a phone that dies in that moment once kept
+/// the file for good. The process that dies is this test again, told so by a variable.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_change_took_to_find_space_is_given_back_after_a_crash() {
+    const DYING: &str = "FOLDER_OF_THE_DYING_PROCESS";
+    let open_in = |folder: &Path| {
+        let drawer = Arc::new(Drawer(folder.join("keychain")));
+        DispatchClient::open(options(&folder.join("phone.db"), Encryption::SecureStorage), no_tokens(), drawer, None)
+    };
+    if let Some(folder) = std::env::var_os(DYING) {
+        let phone = open_in(Path::new(&folder)).unwrap();
+        loop {
+            phone.rotate_key().await.unwrap();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("keychain")).unwrap();
+    let phone = open_in(folder.path()).unwrap();
+    phone.sign_in("tenant-001".into(), "TECH-10".into()).await.unwrap();
+    phone.shutdown().await.unwrap();
+    let room = folder.path().join("phone.db.room");
+    let since = std::time::Instant::now();
+    // Killed while the file was there, it may still have come to remove it: then once more.
+    while !room.exists() {
+        let mut dying = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "what_a_key_change_took_to_find_space_is_given_back_after_a_crash"])
+            .env(DYING, folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !room.exists() {
+            assert!(since.elapsed() < PATIENCE, "it never looked for space");
+            assert_eq!(dying.try_wait().unwrap(), None, "it has ended by itself");
+        }
+        dying.kill().unwrap();
+        dying.wait().unwrap();
+    }
+    let phone = open_in(folder.path()).unwrap();
+    assert!(!room.exists(), "the space is free again");
+    assert_eq!(phone.open_notice().set_aside_path, None);
+    assert_eq!(phone.sync_status().await.unwrap().technician_id.as_deref(), Some("TECH-10"));
+    phone.rotate_key().await.unwrap();
+    phone.shutdown().await.unwrap();
+    let keys = std::fs::read_dir(folder.path().join("keychain")).unwrap().count();
+    assert_eq!(keys, 1, "of a change that was cut off nothing is left");
 }

@@ -89,6 +89,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_KEPT: usize = 64;
 /// What a change of the key needs beside a second copy of the database: heads of the log's pages, and some actions.
 const ROOM_BYTES_SPARE: u64 = 64 * 1024;
+/// Ends the name of the file that is written to find out whether there is so much space.
+const ROOM: &str = ".room";
 /// Set-aside files made within one second at most.
 const SET_ASIDE_NAMES_MAX: u32 = 10_000;
 
@@ -135,6 +137,9 @@ impl Store {
         let mut lock = FileLock::take(path)?;
         let trusted = lock.was_closed()? && log_is_empty(path);
         lock.write(OPEN)?;
+        // What a change of the key that was cut off had looked for. It holds zeros, and whoever writes it has the lock; where it
+        // cannot be removed, what follows says what is wrong with the folder.
+        let _ = std::fs::remove_file(beside(path, ROOM));
         let mut conn = match usable(path, trusted, &protection) {
             Ok(conn) => conn,
             Err(Unusable::Error(error)) => return Err(error),
@@ -437,7 +442,7 @@ fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
 /// Looks for as much space as the database has, and gives it back.
 fn find_room_for_another(path: &Path) -> Result<(), StoreError> {
     let database = length(path).map_err(file_error("looking at the store"))?;
-    let trial = beside(path, ".room");
+    let trial = beside(path, ROOM);
     let tried = File::create(&trial).and_then(|mut file| {
         // Zeros that are written take space; a length that is set may not.
         std::io::copy(&mut std::io::repeat(0).take(database + ROOM_BYTES_SPARE), &mut file)?;
