@@ -1,6 +1,7 @@
 package com.erp.crm.dispatch
 
 import java.nio.file.Files
+import java.time.Instant
 import java.util.concurrent.CopyOnWriteArrayList
 import kotlin.test.Test
 import kotlin.test.assertEquals
@@ -9,7 +10,7 @@ import kotlin.test.assertFalse
 import kotlin.test.assertIs
 import kotlin.test.assertTrue
 import kotlin.time.Duration.Companion.seconds
-import kotlinx.coroutines.CompletableDeferred
+import kotlinx.serialization.json.JsonNull
 
 /** Tokens that expire, technicians who come and go, and a phone that is lost. */
 class AccountsTest {
@@ -126,16 +127,18 @@ class AccountsTest {
                 phone.networkChanged(false)
                 phone.untilConnection(ConnectionState.NO_NETWORK)
                 phone.act(dispatch, Action.Accept(eta = null), null)
-                server.revoke(phone.syncStatus().deviceId)
-                val heard = CompletableDeferred<Notice>()
-                val subscription = phone.observeNotices(object : NoticeObserver {
-                    override fun onNotice(notice: Notice) {
-                        if (notice is Notice.Revoked) heard.complete(notice)
-                    }
-                })
-                phone.networkChanged(true)
-                assertEquals(Notice.Revoked(handedOver = 1u, sealed = 0u, erased = true), heard.await())
-                subscription.close()
+                val device = phone.syncStatus().deviceId
+                server.revoke(device)
+                phone.hearing { heard ->
+                    phone.networkChanged(true)
+                    val told = heard.until("the revocation") { it is Notice.Revoked }
+                    assertEquals(Notice.Revoked(handedOver = 1u, sealed = 0u, erased = true), told)
+                }
+                server.until("the proof has reached the office") { server.device(technician)["wipedAt"] !is JsonNull }
+                val proof = server.device(technician)
+                assertEquals(device, proof["deviceId"].text)
+                assertTrue(Instant.parse(proof["wipedAt"].text) >= Instant.parse(proof["revokedAt"].text), "$proof")
+                assertEquals("DEVICE_REVOKED", server.facts(dispatch).single()["reason"].text, "what it had not sent is with the office")
                 assertFalse(Files.exists(handset.file))
                 assertTrue(handset.safe.kept.isEmpty(), "the key is destroyed")
                 assertFailsWith<PhoneException> { phone.act(dispatch, Action.Pause(null), null) }

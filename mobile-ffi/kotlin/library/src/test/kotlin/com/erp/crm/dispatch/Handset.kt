@@ -4,8 +4,14 @@ import java.nio.file.Files
 import java.nio.file.Path
 import java.util.concurrent.ConcurrentHashMap
 import java.util.concurrent.CopyOnWriteArrayList
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.cancelAndJoin
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.channels.ReceiveChannel
+import kotlinx.coroutines.coroutineScope
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.first
+import kotlinx.coroutines.launch
 import kotlinx.coroutines.runBlocking
 import kotlinx.coroutines.withTimeout
 
@@ -111,6 +117,33 @@ suspend fun DispatchPhone.untilHolding(dispatch: String) =
 
 suspend fun DispatchPhone.untilConnection(wanted: ConnectionState) =
     syncStatusFlow().until("$wanted") { it.connection == wanted }
+
+/** Tells a story with an ear at what the technician is told meanwhile. */
+suspend fun DispatchPhone.hearing(tell: suspend (ReceiveChannel<Notice>) -> Unit) = coroutineScope {
+    val heard = Channel<Notice>(Channel.UNLIMITED)
+    // Unconfined, so that it listens before the story goes on.
+    val listening = launch(Dispatchers.Unconfined) { noticesFlow().collect { heard.send(it) } }
+    tell(heard)
+    listening.cancelAndJoin()
+}
+
+/** The first that [holds]. */
+suspend fun <T> ReceiveChannel<T>.until(what: String, holds: (T) -> Boolean): T {
+    val passed = mutableListOf<T>()
+    return try {
+        withTimeout(PATIENCE_MS) {
+            while (!holds(receive().also(passed::add))) Unit
+            passed.last()
+        }
+    } catch (timeout: kotlinx.coroutines.TimeoutCancellationException) {
+        throw AssertionError("never $what; heard: $passed", timeout)
+    }
+}
+
+suspend fun DispatchPhone.goesOffline() {
+    networkChanged(false)
+    untilConnection(ConnectionState.NO_NETWORK)
+}
 
 /** Accepts, travels, arrives, works. */
 suspend fun DispatchPhone.startsWork(dispatch: String) {

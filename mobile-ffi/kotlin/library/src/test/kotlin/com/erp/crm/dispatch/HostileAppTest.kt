@@ -5,6 +5,7 @@ import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 import java.util.concurrent.atomic.AtomicInteger
 import kotlin.test.Test
+import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertFalse
@@ -89,6 +90,51 @@ class HostileAppTest {
         phone.act(dispatch, Action.Accept(eta = null), null)
         phone.caughtUp()
         assertEquals("CONFIRMED", server.status(dispatch))
+    }
+
+    @Test
+    fun `a log sink that never returns loses its lines and nothing else`() = withPhone { technician, handset ->
+        val dispatch = server.assign(technician)
+        val (stuck, entered) = CountDownLatch(1) to CountDownLatch(1)
+        val sink = object : LogSink {
+            override fun log(level: LogLevel, message: String) {
+                entered.countDown()
+                stuck.await()
+            }
+        }
+        val phone = handset.open(handset.options(url = "http://127.0.0.1:9"), logs = sink)
+        phone.signIn(TENANT, technician)
+        // Nobody listens there, and the first line says so.
+        phone.start()
+        assertTrue(entered.await(PATIENCE_MS, TimeUnit.MILLISECONDS))
+        assertFalse(phone.syncNow(200.milliseconds).caughtUp)
+        phone.shutdown()
+        val again = handset.open()
+        again.start()
+        again.untilHolding(dispatch)
+        stuck.countDown()
+    }
+
+    @Test
+    fun `secure storage that never answers is an error, and the file is as it was`() = withPhone { technician, handset ->
+        val dispatch = server.assign(technician)
+        handset.primed(technician).use { phone ->
+            phone.goesOffline()
+            phone.act(dispatch, Action.Accept(eta = null), null)
+        }
+        val before = Files.readAllBytes(handset.file)
+        val stuck = CountDownLatch(1)
+        val silent = object : Safe() {
+            override fun get(name: String): ByteArray? {
+                stuck.await()
+                return null
+            }
+        }
+        val failed = assertFailsWith<PhoneException.KeyUnavailable> { handset.open(storage = silent) }
+        assertTrue("does not answer" in failed.reason, failed.reason)
+        stuck.countDown()
+        assertContentEquals(before, Files.readAllBytes(handset.file))
+        assertEquals(1u, handset.open().syncStatus().unsent)
     }
 
     @Test

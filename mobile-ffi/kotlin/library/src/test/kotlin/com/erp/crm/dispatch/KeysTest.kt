@@ -1,11 +1,18 @@
 package com.erp.crm.dispatch
 
+import java.io.RandomAccessFile
 import java.nio.file.Files
+import java.nio.file.Path
+import java.nio.file.StandardCopyOption
 import kotlin.test.Test
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
 import kotlin.test.assertFalse
+import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
+
+/** Where an SQLite file's header has the version of its schema. */
+private const val SCHEMA_VERSION_AT = 60L
 
 /** The phone's file at rest, and the key in the app's secure storage. */
 class KeysTest {
@@ -87,5 +94,45 @@ class KeysTest {
         assertFailsWith<PhoneException.EncryptionMismatch> { phone.rotateKey() }
         phone.close()
         assertFalse(assertFailsWith<PhoneException.EncryptionMismatch> { handset.open() }.encrypted)
+    }
+
+    @Test
+    fun `a file of a newer release is set aside with its work, and the newer release sends it when the file is put back`() {
+        val technician = server.addTechnician()
+        val dispatch = server.assign(technician)
+        // In the clear, so that the version can be written into it.
+        Handset(server, Tokens(server.technicianToken(technician)), Encryption.OFF).use { handset ->
+            story {
+                handset.primed(technician).use { phone ->
+                    phone.goesOffline()
+                    phone.startsWork(dispatch)
+                }
+                val known = RandomAccessFile(handset.file.toFile(), "rw").use { file ->
+                    file.seek(SCHEMA_VERSION_AT)
+                    file.readInt().also {
+                        file.seek(SCHEMA_VERSION_AT)
+                        file.writeInt(9_000)
+                    }
+                }
+                val aside = handset.open().use { older ->
+                    val notice = older.openNotice()
+                    assertTrue(notice.created)
+                    assertTrue("newer release" in notice.setAsideReason.orEmpty(), "$notice")
+                    assertEquals(null, older.syncStatus().technicianId)
+                    Path.of(assertNotNull(notice.setAsidePath))
+                }
+                RandomAccessFile(aside.toFile(), "rw").use { file ->
+                    file.seek(SCHEMA_VERSION_AT)
+                    file.writeInt(known)
+                }
+                Files.move(aside, handset.file, StandardCopyOption.REPLACE_EXISTING)
+                val phone = handset.open()
+                assertEquals(4u, phone.syncStatus().unsent)
+                phone.start()
+                phone.caughtUp()
+                assertEquals(4, server.facts(dispatch).size)
+                assertEquals("IN_PROGRESS", server.status(dispatch))
+            }
+        }
     }
 }

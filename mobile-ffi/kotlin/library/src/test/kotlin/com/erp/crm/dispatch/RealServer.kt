@@ -8,6 +8,7 @@ import java.net.http.HttpRequest
 import java.net.http.HttpResponse
 import java.nio.file.Files
 import java.nio.file.Path
+import java.nio.file.StandardCopyOption
 import java.time.Duration
 import java.time.Instant
 import java.time.temporal.ChronoUnit
@@ -20,7 +21,6 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonNull
-import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.contentOrNull
 import kotlinx.serialization.json.jsonArray
 import kotlinx.serialization.json.jsonObject
@@ -61,6 +61,23 @@ class RealServer(private val folder: Path = Files.createTempDirectory("dispatch-
         running.destroy()
         check(running.waitFor(PATIENCE_MS, TimeUnit.MILLISECONDS)) { "the server does not end" }
         process = null
+    }
+
+    /** Keeps a copy of the database as it is now. */
+    fun backUp() {
+        stop()
+        Files.copy(folder.resolve("server.db"), folder.resolve("copy.db"))
+        start()
+    }
+
+    /** Comes back with the copy in the database's place, and says so to it as an operator does. */
+    fun restore() {
+        stop()
+        Files.copy(folder.resolve("copy.db"), folder.resolve("server.db"), StandardCopyOption.REPLACE_EXISTING)
+        val told = command("restored").redirectErrorStream(true).start()
+        val said = told.inputStream.bufferedReader().readText()
+        check(told.waitFor() == 0) { "crm-dispatch restored: $said" }
+        start()
     }
 
     override fun close() {
@@ -132,16 +149,32 @@ class RealServer(private val folder: Path = Files.createTempDirectory("dispatch-
     }
 
     /** A visit of an hour, [hour] hours from now, that [technician] has. */
-    fun assign(technician: String, hour: Long = 1, title: String = "Replace the circulation pump"): String {
+    fun assign(technician: String, hour: Long = 1, title: String = "Replace the circulation pump"): String =
+        request(hour, title).also { give(it, technician) }
+
+    /** A visit of an hour, [hour] hours from now, that nobody has. */
+    fun request(hour: Long = 1, title: String = "Replace the circulation pump"): String {
         val start = Instant.now().truncatedTo(ChronoUnit.SECONDS).plus(hour, ChronoUnit.HOURS)
         val order = "SO-${System.nanoTime()}-${names.incrementAndGet()}"
         val created = call("POST", "/requests", """{"serviceOrderId":"$order","locationId":"LOC-10","requiredSkills":["HVAC"],
             "title":"$title","instructions":"Ring twice.","scheduled":{"start":"$start","end":"${start.plus(1, ChronoUnit.HOURS)}"},
             "checklist":[{"id":"pressure","label":"Pressure in bar?","required":true}],
             "requiredParts":[{"part":"PART-1","quantity":2}]}""")
-        val dispatch = created["dispatchId"].text
-        call("POST", "/$dispatch/assign", """{"technicianId":"$technician"}""")
-        return dispatch
+        return created["dispatchId"].text
+    }
+
+    fun give(dispatch: String, technician: String, crew: String? = null) {
+        val others = crew?.let { "\"$it\"" }.orEmpty()
+        call("POST", "/$dispatch/assign", """{"technicianId":"$technician","crew":[$others]}""")
+    }
+
+    fun giveTo(dispatch: String, another: String) {
+        call("POST", "/$dispatch/reassign", """{"technicianId":"$another"}""")
+    }
+
+    /** Agrees with the customer on another time to arrive. */
+    fun move(dispatch: String, from: Instant, until: Instant) {
+        call("POST", "/$dispatch/reschedule", """{"arrivalWindow":{"start":"$from","end":"$until"},"customerConfirmed":true}""")
     }
 
     fun cancel(dispatch: String, reason: String) {
@@ -152,12 +185,16 @@ class RealServer(private val folder: Path = Files.createTempDirectory("dispatch-
         call("POST", "/devices/$device/revoke")
     }
 
-    fun status(dispatch: String): String = call("GET", "/$dispatch")["status"].text
+    fun seen(dispatch: String): JsonElement = call("GET", "/$dispatch")
 
-    /** The kinds of a visit's facts, in the office's order. */
-    fun facts(dispatch: String): List<JsonObject> = call("GET", "/$dispatch/report")["facts"].jsonArray.map { it.jsonObject }
+    fun status(dispatch: String): String = seen(dispatch)["status"].text
 
-    fun device(technician: String): JsonObject = call("GET", "/devices?technicianId=$technician")["items"].jsonArray.first().jsonObject
+    fun report(dispatch: String): JsonElement = call("GET", "/$dispatch/report")
+
+    /** A visit's facts, by device and number. */
+    fun facts(dispatch: String): List<JsonElement> = report(dispatch)["facts"].jsonArray
+
+    fun device(technician: String): JsonElement = call("GET", "/devices?technicianId=$technician")["items"].jsonArray.first()
 
     /** Asks again and again, because the office has no other way, until [holds]. */
     fun until(what: String, holds: () -> Boolean) {
@@ -187,5 +224,3 @@ class RealServer(private val folder: Path = Files.createTempDirectory("dispatch-
 operator fun JsonElement.get(name: String): JsonElement = jsonObject[name] ?: error("no $name in $this")
 
 val JsonElement.text: String get() = jsonPrimitive.contentOrNull ?: error("$this is no text")
-
-fun JsonArray.texts(name: String): List<String> = map { it[name].text }

@@ -11,6 +11,10 @@ import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import kotlin.time.Duration.Companion.milliseconds
 import kotlin.time.Duration.Companion.seconds
+import kotlinx.coroutines.cancelAndJoin
+import kotlinx.coroutines.channels.Channel
+import kotlinx.coroutines.coroutineScope
+import kotlinx.coroutines.launch
 
 /** A technician's day on a phone: the real library, the real server, a real socket between them. */
 class TechnicianDayTest {
@@ -88,6 +92,66 @@ class TechnicianDayTest {
         phone.caughtUp()
         assertEquals("COMPLETED", server.status(dispatch))
         assertEquals(7, server.facts(dispatch).size, "seven facts, once each: notes, answers and summary are none")
+    }
+
+    @Test
+    fun `a visit that is interrupted, goes on, and cannot be completed is told to the office with every reason`() = withPhone { technician, handset ->
+        val dispatch = server.assign(technician)
+        val phone = handset.primed(technician)
+        phone.startsWork(dispatch)
+        val paused = phone.act(dispatch, Action.Pause("The key to the cellar is missing"), null)
+        assertEquals(VisitStage.PAUSED, paused.visit.stage)
+        phone.caughtUp()
+        assertEquals("PAUSED", server.status(dispatch))
+        assertEquals(VisitStage.IN_PROGRESS, phone.act(dispatch, Action.Resume, null).visit.stage)
+        val photo = "0f".repeat(32)
+        phone.act(dispatch, Action.TakePhoto(photo, 123_456u, "image/jpeg"), null)
+        phone.act(dispatch, Action.Sign("Frau Huber", "5e".repeat(32)), null)
+        val ended = phone.act(dispatch, Action.CannotComplete("The pump does not fit"), null)
+        assertEquals(VisitStage.CANNOT_COMPLETE, ended.visit.stage)
+        assertEquals(Hindrance.ALREADY_ENDED, assertFailsWith<PhoneException.NotPossible> { phone.act(dispatch, Action.Resume, null) }.hindrance)
+        phone.caughtUp()
+        assertEquals("CANNOT_COMPLETE", server.status(dispatch))
+        val facts = server.facts(dispatch).associate { it["kind"].text to it["content"] }
+        assertEquals(setOf("accepted", "travel_started", "arrived", "work_started", "paused", "resumed", "photo", "signature", "cannot_complete"), facts.keys)
+        assertEquals("The key to the cellar is missing", facts.getValue("paused")["reason"].text)
+        assertEquals("The pump does not fit", facts.getValue("cannot_complete")["reason"].text)
+        assertEquals(listOf(photo, "image/jpeg"), facts.getValue("photo").let { listOf(it["sha256"].text, it["media_type"].text) })
+        assertEquals("Frau Huber", facts.getValue("signature")["signer"].text)
+    }
+
+    @Test
+    fun `a visit that the technician refuses goes back to the office with the reason, and leaves a card`() = withPhone { technician, handset ->
+        val dispatch = server.assign(technician)
+        val phone = handset.primed(technician)
+        phone.act(dispatch, Action.Reject("No ladder on the van"), null)
+        phone.caughtUp()
+        val card = phone.goneVisitsFlow().until("a card") { it.isNotEmpty() }.single()
+        assertEquals(dispatch to GoneReason.UNASSIGNED, card.dispatchId to card.reason)
+        assertEquals("PENDING", server.status(dispatch))
+        val fact = server.facts(dispatch).single()
+        assertEquals("rejected" to "No ladder on the van", fact["kind"].text to fact["content"]["reason"].text)
+    }
+
+    @Test
+    fun `one visit is followed from its assignment to the day it is gone`() = withPhone { technician, handset ->
+        val phone = handset.primed(technician)
+        val dispatch = server.request(title = "Boiler leaks")
+        val seen = Channel<VisitDetails?>(Channel.UNLIMITED)
+        coroutineScope {
+            val looking = launch { phone.visitFlow(dispatch).collect { seen.send(it) } }
+            assertNull(seen.receive(), "not yet on the phone")
+            server.give(dispatch, technician)
+            assertEquals("Boiler leaks", seen.until("there") { it != null }?.summary?.title)
+            phone.act(dispatch, Action.Accept(eta = null), null)
+            seen.until("taken") { it?.summary?.stage == VisitStage.CONFIRMED }
+            phone.act(dispatch, Action.EditNotes(at = 0u, delete = 0u, insert = "Bring a lamp"), null)
+            seen.until("the note") { it?.notes == "Bring a lamp" }
+            phone.caughtUp()
+            server.cancel(dispatch, "The customer has postponed")
+            seen.until("gone") { it == null }
+            looking.cancelAndJoin()
+        }
     }
 
     @Test
