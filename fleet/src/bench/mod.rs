@@ -4,6 +4,7 @@
 mod fixture;
 mod growth;
 mod idle;
+mod light;
 mod local;
 mod offline;
 mod postgres;

@@ -21,6 +21,8 @@ const PHONES: usize = 50;
 const ASSIGNS: usize = 1_000;
 /// Assigns a second.
 const RATE: u32 = 100;
+/// Flushes of the disk, for comparison.
+const FLUSHES: usize = 300;
 
 pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>, BenchError> {
     let dir = bench.dir("propagation")?;
@@ -44,7 +46,31 @@ pub(super) async fn run_on_postgres(bench: &Bench) -> Result<Vec<Row>, BenchErro
     ] {
         rows.extend(measure(&world, dir, &url).await?.rows("assign", what, 4.0, "the owner's limit: p95 2,000 ms"));
     }
+    let flush = flushes(dir.path())?;
+    for (name, quantile) in [("p50", 0.5), ("p95", 0.95)] {
+        let row = Row::info(
+            "assign",
+            format!("one flush of this disk (16 kB, fdatasync), {name}"),
+            flush.quantile_ms(quantile),
+            "ms",
+        );
+        rows.push(row.detail("an assignment waits for two: PostgreSQL's log, then the phone's file"));
+    }
     Ok(rows)
+}
+
+/// What this disk takes to make a page or two durable: the floor of everything above.
+fn flushes(dir: &Path) -> Result<Latency, BenchError> {
+    const PAGES: usize = 16 * 1024;
+    let mut file = std::fs::File::create(dir.join("flushes"))?;
+    let mut latency = Latency::default();
+    for number in 0..FLUSHES {
+        std::io::Write::write_all(&mut file, &[number as u8; PAGES])?;
+        let since = Instant::now();
+        file.sync_data()?;
+        latency.record(since.elapsed());
+    }
+    Ok(latency)
 }
 
 /// What was measured.

@@ -51,7 +51,7 @@ async fn filled() -> (Arc<PostgresStore>, PgConnection, Database) {
 
 /// The generic plan's lines: what every execution uses, whatever its parameters.
 async fn plan(connection: &mut PgConnection, sql: &str) -> Vec<String> {
-    let parameters = (1..=40).take_while(|number| sql.contains(&format!("${number}"))).count();
+    let parameters = (1..=200).take_while(|number| sql.contains(&format!("${number}"))).count();
     let nulls = vec!["NULL"; parameters].join(", ");
     let arguments = if parameters == 0 { String::new() } else { format!("({nulls})") };
     connection
@@ -80,12 +80,9 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         commit::LOOK,
         commit::LOOK_AT_DEVICES,
         commit::REMEMBERED,
-        commit::DISPATCHES,
-        commit::FEEDS,
+        &commit::whole(),
         commit::BOOKINGS_GONE,
         commit::BOOKED_BY,
-        commit::FACTS,
-        commit::JOURNAL,
         commit::MARK_DELIVERED,
         devices::DEVICE,
         devices::DEVICES_OF_TECHNICIAN,

@@ -24,6 +24,8 @@ pub(super) struct Writes<'a> {
     pub(super) facts: Vec<(&'a Commit, &'a DispatchWrite, &'a FactWrite)>,
     /// The calendars' entries of the dispatches where they change.
     pub(super) bookings: Ordered<'a, Bookings>,
+    /// Those of them that had entries in the database.
+    pub(super) unbooked: BTreeSet<Key<'a>>,
     pub(super) feed: Vec<(&'a Commit, &'a DispatchWrite, FeedEntry)>,
     /// What a technician (second) holds of a dispatch (third) in the end, with the entry that said so; `None`: nothing.
     pub(super) held: BTreeMap<(&'a str, &'a str, &'a str), HeldNow<'a>>,
@@ -240,8 +242,13 @@ fn apply_dispatch<'a>(
             .iter()
             .map(|booking| (booking.technician.to_string(), booking.span.start.millis(), booking.span.end.millis()))
             .collect();
-        if *found.bookings.entry(key).or_default() != after {
-            found.bookings.insert(key, after.clone());
+        let booked = found.bookings.entry(key).or_default();
+        if *booked != after {
+            // The first commit of a dispatch meets what the database has.
+            if !booked.is_empty() && !writes.bookings.contains_key(&key) {
+                writes.unbooked.insert(key);
+            }
+            booked.clone_from(&after);
             writes.bookings.insert(key, after);
         }
     }

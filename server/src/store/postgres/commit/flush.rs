@@ -3,6 +3,7 @@
 use super::Failure;
 use super::apply::Writes;
 use super::look::Found;
+use super::statement::{Share, statement};
 use crate::service::commit::{Booking, Commit, FactWrite, FeedNews};
 use crate::service::model::Device;
 use crate::store::StoreError;
@@ -14,49 +15,8 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 use sync_core::domain::{DeviceId, SerialNumber, TechnicianId, Timestamp};
 
-/// The rows, the documents, and the changes that led to them.
-pub(in crate::store::postgres) const DISPATCHES: &str = "WITH n AS MATERIALIZED (SELECT * FROM \
-       unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bigint[], \
-         $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bytea[], \
-         $18::text[], $19::text[], $20::bytea[], $21::bool[]) \
-       AS n(tenant, dispatch_id, service_order_id, location_id, revision, status, priority, technician, epoch, start_ms, end_ms, \
-         sla_deadline_ms, created_ms, updated_ms, watch_ms, tag, card, plan, state, document, is_new)), \
-     i AS (INSERT INTO dispatches (tenant, dispatch_id, service_order_id, location_id, revision, status, priority, technician, \
-         epoch, start_ms, end_ms, sla_deadline_ms, created_ms, updated_ms, watch_ms, tag, card, plan, state) \
-       SELECT tenant, dispatch_id, service_order_id, location_id, revision, status, priority, technician, \
-         epoch, start_ms, end_ms, sla_deadline_ms, created_ms, updated_ms, watch_ms, tag, card, plan, state FROM n WHERE is_new), \
-     u AS (UPDATE dispatches d SET service_order_id = n.service_order_id, location_id = n.location_id, revision = n.revision, \
-         status = n.status, priority = n.priority, technician = n.technician, epoch = n.epoch, start_ms = n.start_ms, \
-         end_ms = n.end_ms, sla_deadline_ms = n.sla_deadline_ms, created_ms = n.created_ms, updated_ms = n.updated_ms, \
-         watch_ms = n.watch_ms, tag = n.tag, card = n.card, plan = n.plan, state = n.state \
-       FROM n WHERE NOT n.is_new AND d.tenant = n.tenant AND d.dispatch_id = n.dispatch_id), \
-     di AS (INSERT INTO documents (tenant, dispatch_id, document) SELECT tenant, dispatch_id, document FROM n WHERE is_new), \
-     du AS (UPDATE documents o SET document = n.document FROM n \
-       WHERE NOT n.is_new AND o.tenant = n.tenant AND o.dispatch_id = n.dispatch_id) \
-     INSERT INTO changes (tenant, dispatch_id, revision, idx, hash, actor, device, bytes) SELECT * FROM \
-       unnest($22::text[], $23::text[], $24::bigint[], $25::bigint[], $26::bytea[], $27::bytea[], $28::text[], $29::bytea[])";
-
-/// The entries, the feeds' ends, and what is held in the end.
-pub(in crate::store::postgres) const FEEDS: &str = "WITH e AS (INSERT INTO feed \
-         (tenant, technician, seq, dispatch_id, revision, epoch, kind, digest, tombstone, at_ms) \
-       SELECT tenant, technician, seq, dispatch_id, revision, epoch, CASE WHEN tombstone IS NULL THEN 'held' ELSE 'gone' END, \
-         digest, tombstone, at_ms \
-       FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[]) \
-         AS n(tenant, technician, seq, dispatch_id, revision, epoch, digest, tombstone, at_ms)), \
-     h AS (INSERT INTO feed_heads (tenant, technician, seq, digest) \
-       SELECT * FROM unnest($10::text[], $11::text[], $12::bigint[], $13::bigint[]) \
-       ON CONFLICT (tenant, technician) DO UPDATE SET seq = excluded.seq, digest = excluded.digest), \
-     v AS (INSERT INTO held (tenant, technician, dispatch_id, revision, tag, seq, until_ms) \
-       SELECT * FROM unnest($14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[]) \
-       ON CONFLICT (tenant, technician, dispatch_id) DO UPDATE SET revision = excluded.revision, tag = excluded.tag, \
-         seq = excluded.seq, until_ms = excluded.until_ms) \
-     DELETE FROM held g USING unnest($21::text[], $22::text[], $23::text[]) AS n(tenant, technician, dispatch_id) \
-       WHERE g.tenant = n.tenant AND g.technician = n.technician AND g.dispatch_id = n.dispatch_id";
-
 pub(in crate::store::postgres) const BOOKINGS_GONE: &str = "DELETE FROM bookings b USING unnest($1::text[], $2::text[]) AS n(tenant, dispatch_id) \
      WHERE b.tenant = n.tenant AND b.dispatch_id = n.dispatch_id";
-const BOOKINGS: &str = "INSERT INTO bookings (tenant, dispatch_id, technician, start_ms, end_ms) \
-     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])";
 pub(in crate::store::postgres) const BOOKED_BY: &str = "SELECT b.technician, b.dispatch_id \
      FROM unnest($3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS n(technician, start_ms, end_ms, i) \
      CROSS JOIN LATERAL (SELECT * FROM bookings b WHERE b.tenant = $1 AND b.technician = n.technician \
@@ -65,21 +25,6 @@ pub(in crate::store::postgres) const BOOKED_BY: &str = "SELECT b.technician, b.d
 
 /// What a fact that was ruled on before breaks.
 pub(super) const FACT_KNOWN: &str = "facts_pkey";
-/// A fact that is known is written again only to be ruled on (it has no verdict while it is held). Any other one is given to the
-/// primary key, which refuses it.
-pub(in crate::store::postgres) const FACTS: &str = "WITH n AS MATERIALIZED (SELECT * FROM \
-       unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[], \
-         $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[]) \
-       AS n(tenant, fact_id, dispatch_id, device, seq, seq_reused, knew_revision, kind, occurred_ms, serial, verdict, reason, \
-         recorded_ms, held_since_ms)), \
-     ruled AS (UPDATE facts f SET seq_reused = n.seq_reused, verdict = n.verdict, reason = n.reason, recorded_ms = n.recorded_ms, \
-         held_since_ms = NULL \
-       FROM n WHERE f.tenant = n.tenant AND f.fact_id = n.fact_id AND f.verdict IS NULL AND n.verdict IS NOT NULL \
-       RETURNING f.tenant, f.fact_id) \
-     INSERT INTO facts (tenant, fact_id, dispatch_id, device, seq, seq_reused, knew_revision, kind, occurred_ms, serial, verdict, \
-         reason, recorded_ms, held_since_ms) \
-       SELECT * FROM n WHERE NOT EXISTS (SELECT 1 FROM ruled r WHERE r.tenant = n.tenant AND r.fact_id = n.fact_id)";
-
 const EXCEPTIONS: &str = "INSERT INTO exceptions (tenant, exception_id, dispatch_id, raised_ms, resolved_ms, json) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[]) \
      ON CONFLICT (tenant, exception_id) DO UPDATE SET dispatch_id = excluded.dispatch_id, \
@@ -98,16 +43,6 @@ const LOCATIONS: &str = "INSERT INTO locations (tenant, location_id, revision, j
      SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) \
      ON CONFLICT (tenant, location_id) DO UPDATE SET revision = excluded.revision, json = excluded.json";
 
-const DEVICES: &str = "INSERT INTO devices (tenant, device, technician, app, registered_ms, seen_ms, ledger, \
-       ledger_version, pending, oldest_pending_ms, complete_ms, acknowledged, revoked_ms, wiped_ms, digest_mismatches) \
-     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[], $8::bigint[], \
-       $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[]) \
-     ON CONFLICT (tenant, device) DO UPDATE SET app = excluded.app, seen_ms = excluded.seen_ms, \
-       ledger = excluded.ledger, ledger_version = excluded.ledger_version, pending = excluded.pending, \
-       oldest_pending_ms = excluded.oldest_pending_ms, complete_ms = excluded.complete_ms, \
-       acknowledged = excluded.acknowledged, revoked_ms = excluded.revoked_ms, wiped_ms = excluded.wiped_ms, \
-       digest_mismatches = excluded.digest_mismatches";
-
 /// The lead's phone has stored the assignment: the entries that it acknowledged just now, where the epoch still holds.
 pub(in crate::store::postgres) const MARK_DELIVERED: &str = "UPDATE dispatches d SET delivered_epoch = d.epoch, delivered_ms = f.at_ms FROM \
        (SELECT e.tenant, e.technician, e.dispatch_id, e.epoch, min(n.at_ms) AS at_ms \
@@ -116,21 +51,6 @@ pub(in crate::store::postgres) const MARK_DELIVERED: &str = "UPDATE dispatches d
         WHERE e.kind = 'held' GROUP BY e.tenant, e.technician, e.dispatch_id, e.epoch) f \
      WHERE d.tenant = f.tenant AND d.dispatch_id = f.dispatch_id AND d.epoch = f.epoch AND d.technician = f.technician \
      AND (d.delivered_epoch IS NULL OR d.delivered_epoch <> d.epoch)";
-
-/// Events in their order, audit lines, and what is remembered: consumed events and given answers.
-pub(in crate::store::postgres) const JOURNAL: &str = "WITH e AS (INSERT INTO events (tenant, event_id, topic, aggregate_id, json, \
-         traceparent) \
-       SELECT tenant, event_id, topic, aggregate_id, json, traceparent \
-       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) \
-         WITH ORDINALITY AS n(tenant, event_id, topic, aggregate_id, json, traceparent, i) ORDER BY i), \
-     h AS (INSERT INTO audit_heads (tenant, aggregate, seq, hash) \
-       SELECT * FROM unnest($7::text[], $8::text[], $9::bigint[], $10::bytea[]) \
-       ON CONFLICT (tenant, aggregate) DO UPDATE SET seq = excluded.seq, hash = excluded.hash), \
-     c AS (INSERT INTO consumed_events (tenant, event_id, at_ms) SELECT * FROM unnest($11::text[], $12::text[], $13::bigint[])), \
-     k AS (INSERT INTO idempotency_keys (tenant, key, request_hash, status, etag, body, at_ms) \
-       SELECT * FROM unnest($14::text[], $15::text[], $16::text[], $17::bigint[], $18::text[], $19::text[], $20::bigint[])) \
-     INSERT INTO audit (tenant, aggregate, seq, at_ms, actor, action, detail, previous_hash, hash) SELECT * FROM \
-       unnest($21::text[], $22::text[], $23::bigint[], $24::bigint[], $25::text[], $26::text[], $27::text[], $28::bytea[], $29::bytea[])";
 
 /// One column: something of each item.
 fn column<'i, I: 'i, T>(items: impl IntoIterator<Item = &'i I>, part: impl Fn(&'i I) -> T) -> Vec<T> {
@@ -145,45 +65,63 @@ fn written<'i, I: 'i, T>(
     items.into_iter().map(part).collect()
 }
 
-/// Writes everything.
+/// Writes everything: what depends on nothing else in one statement, after what makes room for it.
 pub(super) async fn flush(
     connection: &mut PgConnection,
     found: &Found<'_>,
     writes: &Writes<'_>,
 ) -> Result<(), Failure> {
-    let mut statements = Vec::new();
-    if !writes.dispatches.is_empty() {
-        statements.push(dispatches(writes)?);
+    let mut before = Vec::new();
+    if !writes.unbooked.is_empty() {
+        before.push(bookings_gone(writes));
     }
-    if !writes.feed.is_empty() {
-        statements.push(feeds(found, writes)?);
-    }
-    if !writes.bookings.is_empty() {
-        statements.push(bookings_gone(writes));
-        statements.push(bookings(writes));
-    }
-    if !writes.facts.is_empty() {
-        statements.push(facts(writes)?);
-    }
-    statements.extend(rare(writes)?);
-    statements.extend(directory(found, writes)?);
-    if !writes.devices.is_empty() {
-        statements.push(devices(found, writes)?);
-    }
-    if !writes.acknowledged.is_empty() {
-        statements.push(mark_delivered(writes));
-    }
-    let remembers = !writes.consumed.is_empty() || !writes.answers.is_empty();
-    if !writes.events.is_empty() || !writes.audit.is_empty() || remembers {
-        statements.push(journal(found, writes)?);
-    }
-    for statement in statements {
+    before.extend(rare(writes)?);
+    before.extend(directory(found, writes)?);
+    for statement in before {
         statement.execute(&mut *connection).await?;
+    }
+    if let Some(statement) = outcome(found, writes)? {
+        statement.execute(&mut *connection).await?;
+    }
+    // Of the dispatches as they are then.
+    if !writes.acknowledged.is_empty() {
+        mark_delivered(writes).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-fn dispatches(writes: &Writes<'_>) -> Result<Statement, StoreError> {
+/// The statement of what most commits write; none when there is nothing.
+fn outcome(found: &Found<'_>, writes: &Writes<'_>) -> Result<Option<Statement>, StoreError> {
+    let remembers = !writes.consumed.is_empty() || !writes.answers.is_empty();
+    let shares: Vec<_> = [
+        (Share::Dispatches, !writes.dispatches.is_empty()),
+        (Share::Feeds, !writes.feed.is_empty()),
+        (Share::Bookings, writes.bookings.values().any(|bookings| !bookings.is_empty())),
+        (Share::Facts, !writes.facts.is_empty()),
+        (Share::Devices, !writes.devices.is_empty()),
+        (Share::Journal, !writes.events.is_empty() || !writes.audit.is_empty() || remembers),
+    ]
+    .into_iter()
+    .filter_map(|(share, wanted)| wanted.then_some(share))
+    .collect();
+    if shares.is_empty() {
+        return Ok(None);
+    }
+    let mut statement = sqlx::query(statement(&shares));
+    for share in shares {
+        statement = match share {
+            Share::Dispatches => dispatches(statement, writes)?,
+            Share::Feeds => feeds(statement, found, writes)?,
+            Share::Bookings => bookings(statement, writes),
+            Share::Facts => facts(statement, writes)?,
+            Share::Devices => devices(statement, found, writes)?,
+            Share::Journal => journal(statement, found, writes)?,
+        };
+    }
+    Ok(Some(statement))
+}
+
+fn dispatches(statement: Statement, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let all: Vec<_> = writes.dispatches.iter().map(|(key, (is_new, write))| (key.0, *is_new, *write)).collect();
     let watch = |write: &crate::service::commit::DispatchWrite| {
         let row = &write.row;
@@ -200,7 +138,7 @@ fn dispatches(writes: &Writes<'_>) -> Result<Statement, StoreError> {
             })
         })
         .collect();
-    Ok(sqlx::query(DISPATCHES)
+    Ok(statement
         .bind(column(&all, |(tenant, ..)| *tenant))
         .bind(column(&all, |(.., write)| write.row.dispatch_id.as_str()))
         .bind(column(&all, |(.., write)| write.row.service_order_id.as_str()))
@@ -232,7 +170,7 @@ fn dispatches(writes: &Writes<'_>) -> Result<Statement, StoreError> {
         .bind(column(&changes, |(.., change)| change.bytes.as_slice())))
 }
 
-fn feeds(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
+fn feeds(statement: Statement, found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let feed = &writes.feed;
     let mut heads: Vec<_> =
         feed.iter().map(|(commit, _, entry)| (commit.tenant.as_str(), entry.technician.as_str())).collect();
@@ -247,7 +185,7 @@ fn feeds(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError
         let ends = [row.state.ended.map(|ended| ended.at), row.scheduled.map(|window| window.end)];
         ends.into_iter().flatten().min().map(Timestamp::millis)
     };
-    Ok(sqlx::query(FEEDS)
+    Ok(statement
         .bind(column(feed, |(commit, ..)| commit.tenant.as_str()))
         .bind(column(feed, |(.., entry)| entry.technician.as_str()))
         .bind(column(feed, |(.., entry)| position(entry.seq)))
@@ -278,14 +216,14 @@ fn feeds(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError
 
 fn bookings_gone(writes: &Writes<'_>) -> Statement {
     sqlx::query(BOOKINGS_GONE)
-        .bind(column(writes.bookings.keys(), |(tenant, _)| *tenant))
-        .bind(column(writes.bookings.keys(), |(_, dispatch)| *dispatch))
+        .bind(column(&writes.unbooked, |(tenant, _)| *tenant))
+        .bind(column(&writes.unbooked, |(_, dispatch)| *dispatch))
 }
 
-fn bookings(writes: &Writes<'_>) -> Statement {
+fn bookings(statement: Statement, writes: &Writes<'_>) -> Statement {
     let all: Vec<_> =
         writes.bookings.iter().flat_map(|(key, bookings)| bookings.iter().map(move |booking| (key, booking))).collect();
-    sqlx::query(BOOKINGS)
+    statement
         .bind(column(&all, |((tenant, _), _)| *tenant))
         .bind(column(&all, |((_, dispatch), _)| *dispatch))
         .bind(column(&all, |(_, (technician, ..))| technician.as_str()))
@@ -307,7 +245,7 @@ pub(super) async fn booked_by(connection: &mut PgConnection, commit: &Commit) ->
         .await
 }
 
-fn facts(writes: &Writes<'_>) -> Result<Statement, StoreError> {
+fn facts(statement: Statement, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let all = &writes.facts;
     let reason = |fact: &FactWrite| {
         let Some(ruling) = &fact.ruling else { return Ok(None) };
@@ -315,7 +253,7 @@ fn facts(writes: &Writes<'_>) -> Result<Statement, StoreError> {
             serde_json::to_value(ruling.reason).map_err(|error| corrupt("ruling's reason")(error.to_string()))?;
         Ok(name.as_str().map(str::to_owned))
     };
-    Ok(sqlx::query(FACTS)
+    Ok(statement
         .bind(column(all, |(commit, ..)| commit.tenant.as_str()))
         .bind(column(all, |(.., fact)| fact.fact.as_str()))
         .bind(column(all, |(_, write, _)| write.row.dispatch_id.as_str()))
@@ -391,11 +329,11 @@ fn directory(found: &Found<'_>, writes: &Writes<'_>) -> Result<Vec<Statement>, S
     Ok(statements)
 }
 
-fn devices(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
+fn devices(statement: Statement, found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let all: Vec<(&str, &Device)> =
         writes.devices.iter().filter_map(|key| Some((key.0, found.devices.get(key)?))).collect();
     let millis = |time: Option<Timestamp>| time.map(Timestamp::millis);
-    Ok(sqlx::query(DEVICES)
+    Ok(statement
         .bind(column(&all, |(tenant, _)| *tenant))
         .bind(column(&all, |(_, device)| device.device.as_str()))
         .bind(column(&all, |(_, device)| device.technician.as_str()))
@@ -423,10 +361,10 @@ fn mark_delivered(writes: &Writes<'_>) -> Statement {
         .bind(column(all, |ack| ack.at.millis()))
 }
 
-fn journal(found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
+fn journal(statement: Statement, found: &Found<'_>, writes: &Writes<'_>) -> Result<Statement, StoreError> {
     let (events, audit, consumed, answers) = (&writes.events, &writes.audit, &writes.consumed, &writes.answers);
     let chains: Vec<_> = writes.chains.iter().map(|key| (*key, found.chain(*key))).collect();
-    Ok(sqlx::query(JOURNAL)
+    Ok(statement
         .bind(column(events, |(commit, _)| commit.tenant.as_str()))
         .bind(column(events, |(_, event)| event.event_id.as_str()))
         .bind(column(events, |(_, event)| event.payload.topic()))

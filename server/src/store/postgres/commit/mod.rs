@@ -3,7 +3,7 @@
 //! A statement costs a round trip and a start, however little it does; so the number of statements does not depend on the
 //! number of commits. First one look reads every row that decides anything ([`look`]); nobody else writes for these tenants now.
 //! Then the commits are applied one after the other to what was found, in memory ([`apply`]): what one of them did, the next one
-//! meets. Then the outcome is written, each table once ([`flush`]).
+//! meets. Then the outcome is written, each table once, nearly all of it in one statement ([`flush`], [`statement`]).
 //!
 //! What only the database can refuse (an overlap, a natural key) fails the statement; the caller then writes the halves. So
 //! two visits whose bookings change places in one group both succeed, as they should.
@@ -11,6 +11,7 @@
 mod apply;
 mod flush;
 mod look;
+mod statement;
 
 use super::KnownIdentity;
 use super::rows::{id, is_passing};
@@ -21,9 +22,11 @@ use sqlx::PgConnection;
 use std::sync::PoisonError;
 
 #[cfg(test)]
-pub(super) use flush::{BOOKED_BY, BOOKINGS_GONE, DISPATCHES, FACTS, FEEDS, JOURNAL, MARK_DELIVERED};
+pub(super) use flush::{BOOKED_BY, BOOKINGS_GONE, MARK_DELIVERED};
 #[cfg(test)]
 pub(super) use look::{LOOK, LOOK_AT_DEVICES};
+#[cfg(test)]
+pub(super) use statement::whole;
 
 pub(super) const REMEMBERED: &str =
     "SELECT key, request_hash, status, etag, body FROM idempotency_keys WHERE tenant = $1 AND key = $2";
