@@ -97,6 +97,7 @@ fn commit_of(tenant: &TenantId, at: Timestamp, events: Vec<Event>) -> Commit {
     Commit {
         tenant: tenant.clone(),
         at,
+        follows: false,
         dispatch: None,
         exceptions: Vec::new(),
         technicians: Vec::new(),

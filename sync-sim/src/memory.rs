@@ -574,8 +574,12 @@ impl CommitLog for MemoryStore {
         }
         let mut tables = self.tables();
         let Tables { tenants, events, .. } = &mut *tables;
-        let mut results = Vec::with_capacity(commits.len());
+        let mut results: Vec<Result<Committed, CommitError>> = Vec::with_capacity(commits.len());
         for commit in &commits {
+            if commit.follows && results.last().is_some_and(Result::is_err) {
+                results.push(Err(CommitError::Conflict("commit before it")));
+                continue;
+            }
             let tenant = tenants.entry(commit.tenant.clone()).or_default();
             results.push(tenant.refuse(commit).map(|()| tenant.write(commit, events)));
         }

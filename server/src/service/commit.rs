@@ -19,6 +19,9 @@ pub struct Commit {
     pub tenant: TenantId,
     /// The server's time of the decision.
     pub at: Timestamp,
+    /// It was decided on what the one before it in the same call leaves behind; where that one fails, this one is a
+    /// [`CommitError::Conflict`]. Versions alone would not tell: another call may have brought a row to the very one expected here.
+    pub follows: bool,
     /// The dispatch it is about, if it is about one.
     pub dispatch: Option<DispatchWrite>,
     /// Exceptions raised by this commit, or replaced by it (resolved), by their id. Of the dispatch above, or of one that is

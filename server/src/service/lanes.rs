@@ -296,7 +296,7 @@ impl Service {
     }
 
     /// Judges, and makes the commits. Each carries the device's ledger and the technician's row as they are after it, so
-    /// that a commit which fails takes nothing of the others with it.
+    /// that a commit which fails takes nothing of those before it with it. Those after it were decided on what it would have left.
     fn decide_lanes(
         &self,
         round: &mut Round<'_>,
@@ -350,7 +350,8 @@ impl Service {
             let finished = draft.finish();
             let news = self.news(&finished, Some(&round.session.device));
             let update = update(&finished, round.session);
-            let Finished { commit, after, .. } = finished;
+            let Finished { mut commit, after, .. } = finished;
+            commit.follows = !commits.is_empty();
             let pending = Pending { lane, accepted: lane_accepted, refusal, verdicts, update, after, news };
             commits.push((commit, pending));
         }

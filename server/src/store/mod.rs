@@ -97,11 +97,15 @@ impl<T: std::fmt::Debug + CommitLog + Dispatches + Feeds + Directory + Devices +
 /// with 2,000 technicians takes about two months for as many.
 pub const NUMBERS_SKIPPED: u64 = 1_000_000;
 
+/// What a commit that follows a failed one conflicts with.
+pub(crate) const BEFORE_IT: &str = "commit before it";
+
 /// The only way to write.
 #[async_trait]
 pub trait CommitLog: Send + Sync {
     /// Writes all commits in one transaction, each in its own savepoint; answers one result a commit, in order, after the
-    /// transaction is durable. Concurrent calls may be joined into one transaction.
+    /// transaction is durable. Concurrent calls may be joined into one transaction. A commit that [`Commit::follows`] one which
+    /// fails, fails with it.
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>>;
     /// The database's identity.
     fn identity(&self) -> Identity;

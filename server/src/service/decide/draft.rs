@@ -75,6 +75,7 @@ pub(crate) fn bare_commit(frame: &Frame) -> Commit {
     Commit {
         tenant: frame.tenant.clone(),
         at: frame.now,
+        follows: false,
         dispatch: None,
         exceptions: Vec::new(),
         technicians: Vec::new(),

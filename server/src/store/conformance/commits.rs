@@ -2,7 +2,8 @@
 
 use super::fixture::*;
 use crate::service::commit::{ChangeWrite, Commit, CommitError, IdempotencyRecord};
-use crate::store::{FactKeyQuery, NUMBERS_SKIPPED, Store};
+use crate::service::model::Technician;
+use crate::store::{BEFORE_IT, FactKeyQuery, NUMBERS_SKIPPED, Store};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use sync_core::document::{ActorKey, ChangeHash};
@@ -88,6 +89,55 @@ pub async fn one_bad_commit_does_not_hold_up_its_group(store: Arc<dyn Store>) {
     assert_eq!(store.technician(&acme(), &tech("TECH-99")).await.unwrap(), None);
     assert_eq!(store.events(&acme(), 0, None, None, 10).await.unwrap(), []);
     assert_eq!(store.audit(&acme(), "dispatch:DSP-0", 0, 10).await.unwrap(), []);
+}
+
+/// Two connections of one phone push at once: what the slower one has for its second visit was decided on what its first would have
+/// left. Meanwhile the faster one brought the rows to the very versions that the second expects.
+pub async fn what_was_decided_on_a_commit_falls_with_it(store: Arc<dyn Store>) {
+    let (first, second) = (visit("DSP-1"), visit("DSP-2"));
+    let row = |left: i64| Technician {
+        van_stock: std::collections::BTreeMap::from([("PART-1".parse().unwrap(), left)]),
+        ..technician("TECH-10")
+    };
+    commit(&*store, Commit { technicians: vec![(None, row(10))], ..blank(0) }).await;
+    commit_dispatch(&*store, 0, write(&first, 1)).await;
+    let faster = Commit { dispatch: Some(write(&first, 2)), technicians: vec![(Some(1), row(9))], ..blank(1) };
+    commit(&*store, faster).await;
+
+    let mut late = write(&first, 2);
+    late.changes.clear();
+    let slower = vec![
+        Commit { dispatch: Some(late), technicians: vec![(Some(1), row(9))], ..blank(1) },
+        Commit { dispatch: Some(write(&second, 1)), technicians: vec![(Some(2), row(8))], follows: true, ..blank(1) },
+        Commit { audit: vec![audit("dispatch:DSP-2", 1, serde_json::Value::Null)], follows: true, ..blank(1) },
+        Commit { dispatch: Some(write(&visit("DSP-3"), 1)), ..blank(1) },
+    ];
+    let results = store.commit(slower).await;
+    assert_eq!(results[0], Err(CommitError::Conflict("dispatch")));
+    assert_eq!(results[1], Err(CommitError::Conflict(BEFORE_IT)));
+    assert_eq!(results[2], Err(CommitError::Conflict(BEFORE_IT)));
+    assert!(results[3].is_ok(), "{:?}: it stands for itself", results[3]);
+    let stored = store.technician(&acme(), &tech("TECH-10")).await.unwrap().unwrap();
+    assert_eq!(stored, Technician { revision: 2, ..row(9) }, "one part left the truck, not two");
+    assert_eq!(store.dispatch(&acme(), &second).await.unwrap(), None);
+    assert_eq!(store.audit(&acme(), "dispatch:DSP-2", 0, 10).await.unwrap(), []);
+
+    // The database itself refuses the first: a booking that ends as it begins. What follows it falls as well, however they are grouped.
+    let broken =
+        Commit { dispatch: Some(booked(write(&visit("DSP-4"), 1), &tech("TECH-10"), window(5, 5))), ..blank(2) };
+    let after = Commit { dispatch: Some(write(&second, 1)), follows: true, ..blank(2) };
+    let results = store.commit(vec![broken, after]).await;
+    assert!(matches!(results[0], Err(CommitError::Store(_))), "{:?}", results[0]);
+    assert_eq!(results[1], Err(CommitError::Conflict(BEFORE_IT)));
+    assert_eq!(store.dispatch(&acme(), &second).await.unwrap(), None);
+
+    // And where the first is written, so is what follows.
+    let both = vec![
+        Commit { technicians: vec![(Some(2), row(8))], ..blank(3) },
+        Commit { technicians: vec![(Some(3), row(7))], follows: true, ..blank(3) },
+    ];
+    assert!(store.commit(both).await.iter().all(Result::is_ok));
+    assert_eq!(store.technician(&acme(), &tech("TECH-10")).await.unwrap().unwrap().revision, 4);
 }
 
 pub async fn a_service_order_has_one_dispatch(store: Arc<dyn Store>) {

@@ -71,6 +71,7 @@ pub fn blank(minutes: i64) -> Commit {
     Commit {
         tenant: acme(),
         at: at(minutes),
+        follows: false,
         dispatch: None,
         exceptions: Vec::new(),
         technicians: Vec::new(),

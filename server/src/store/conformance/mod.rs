@@ -40,7 +40,8 @@ macro_rules! store_conformance {
             calendar: two_dispatchers_book_one_technician_and_one_wins, a_visit_moves_within_its_own_booking,
                 a_released_booking_is_free, bookings_of_a_window;
             commits: a_dispatch_is_written_as_a_whole, whoever_was_slower_decides_again,
-                one_bad_commit_does_not_hold_up_its_group, a_service_order_has_one_dispatch,
+                one_bad_commit_does_not_hold_up_its_group, what_was_decided_on_a_commit_falls_with_it,
+                a_service_order_has_one_dispatch,
                 a_consumed_event_is_known_for_ever, an_idempotency_key_answers_what_it_answered,
                 a_change_comes_once, a_fact_is_ruled_once, a_sequence_number_has_one_owner,
                 a_serial_number_is_used_once, a_push_of_a_thousand_facts, numbers_grow_and_never_repeat,

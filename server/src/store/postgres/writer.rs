@@ -317,10 +317,11 @@ async fn write_all(
     commits: &[&Commit],
     transaction: &mut String,
 ) -> Result<Results, Ended> {
-    let mut results = Vec::with_capacity(commits.len());
+    let mut results: Results = Vec::with_capacity(commits.len());
     let mut parts = vec![commits];
     while let Some(part) = parts.pop() {
-        match commit::write(connection, identity, part, transaction).await {
+        let stands = results.last().is_none_or(Result::is_ok);
+        match commit::write(connection, identity, part, stands, transaction).await {
             Ok(written) => {
                 results.extend(written);
                 if !parts.is_empty() {

@@ -7,7 +7,7 @@ use super::commit::{self, Failure};
 use super::outbox;
 use super::rows::fault;
 use crate::service::commit::{Commit, CommitError, Committed};
-use crate::store::{Identity, NUMBERS_SKIPPED, StoreError};
+use crate::store::{BEFORE_IT, Identity, NUMBERS_SKIPPED, StoreError};
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,8 +208,12 @@ async fn write_all(
     commits: impl Iterator<Item = &Commit>,
 ) -> Result<Results, StoreError> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await.map_err(fault)?;
-    let mut results = Vec::new();
+    let mut results: Results = Vec::new();
     for commit in commits {
+        if commit.follows && results.last().is_some_and(Result::is_err) {
+            results.push(Err(CommitError::Conflict(BEFORE_IT)));
+            continue;
+        }
         let result = match commit::write(connection, commit).await {
             Ok(committed) => Ok(committed),
             Err(failure) => {

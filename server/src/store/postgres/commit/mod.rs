@@ -16,7 +16,7 @@ mod statement;
 use super::KnownIdentity;
 use super::rows::{id, is_passing};
 use crate::service::commit::{Commit, CommitError, Committed};
-use crate::store::{StoreError, forms};
+use crate::store::{BEFORE_IT, StoreError, forms};
 use apply::Writes;
 use sqlx::PgConnection;
 use std::sync::PoisonError;
@@ -51,11 +51,13 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Writes commits, and says which transaction it is. On an error the caller undoes the savepoint.
+/// Writes commits, and says which transaction it is; `stands`: the one before them was written. On an error the caller undoes the
+/// savepoint.
 pub(super) async fn write(
     connection: &mut PgConnection,
     identity: &KnownIdentity,
     commits: &[&Commit],
+    mut stands: bool,
     transaction: &mut String,
 ) -> Result<Vec<Result<Committed, CommitError>>, Failure> {
     let mut found = look::look(connection, commits).await?;
@@ -67,8 +69,15 @@ pub(super) async fn write(
         return Ok(commits.iter().map(|_| Err(CommitError::Conflict("database's identity"))).collect());
     }
     let mut writes = Writes::default();
-    let results =
-        commits.iter().map(|commit| apply::apply(commit, &mut found, &mut writes)).collect::<Result<_, _>>()?;
+    let mut results = Vec::with_capacity(commits.len());
+    for commit in commits {
+        let result = match commit.follows && !stands {
+            true => Err(CommitError::Conflict(BEFORE_IT)),
+            false => apply::apply(commit, &mut found, &mut writes)?,
+        };
+        stands = result.is_ok();
+        results.push(result);
+    }
     flush::flush(connection, &found, &writes).await?;
     Ok(results)
 }
