@@ -27,7 +27,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 use sync_core::client::{Client, ClientConfig};
 use sync_core::domain::{DispatchId, TechnicianId, TenantId, Timestamp};
@@ -51,21 +51,7 @@ pub struct Node {
 impl Node {
     /// Starts one and waits until it says that it listens. Port 0 takes a free one.
     pub fn start(database: &str, log: &Path, port: u16, settings: &[(String, String)]) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_crm-dispatch"))
-            .arg("serve")
-            .env("CRM_DISPATCH__SERVER__PORT", port.to_string())
-            .env("CRM_DISPATCH__SERVER__DRAIN_NOTICE_MS", "1000")
-            .env("CRM_DISPATCH__ADMIN__PORT", "0")
-            .env("CRM_DISPATCH__DATABASE__URL", database)
-            .env("CRM_DISPATCH__AUTH__SECRET", SECRET)
-            .env("CRM_DISPATCH__LOG__LEVEL", "info,crm_dispatch_server::http=warn")
-            .envs(settings.iter().map(|(name, value)| (format!("CRM_DISPATCH__{name}"), value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::from(log))
-            .spawn()
-            .unwrap();
+        let mut child = Self::command(database, log, port, settings).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut find = |said: &str| {
             let line = lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(said)?.1.to_owned()));
@@ -76,6 +62,24 @@ impl Node {
         // Its output is read on, so that a full pipe never stops it.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, port, figures }
+    }
+
+    /// How one is started.
+    pub fn command(database: &str, log: &Path, port: u16, settings: &[(String, String)]) -> Command {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_crm-dispatch"));
+        command
+            .arg("serve")
+            .env("CRM_DISPATCH__SERVER__PORT", port.to_string())
+            .env("CRM_DISPATCH__SERVER__DRAIN_NOTICE_MS", "1000")
+            .env("CRM_DISPATCH__ADMIN__PORT", "0")
+            .env("CRM_DISPATCH__DATABASE__URL", database)
+            .env("CRM_DISPATCH__AUTH__SECRET", SECRET)
+            .env("CRM_DISPATCH__LOG__LEVEL", "info,crm_dispatch_server::http=warn")
+            .envs(settings.iter().map(|(name, value)| (format!("CRM_DISPATCH__{name}"), value)))
+            .stdin(Stdio::null())
+            .stderr(Stdio::from(log));
+        command
     }
 
     pub fn url(&self) -> String {
@@ -116,21 +120,28 @@ impl Drop for Node {
 /// What stands in front of the nodes: connections go in turn to those that say they are ready.
 pub struct Balancer {
     pub port: u16,
+    backends: Arc<Vec<Backend>>,
+}
+
+struct Backend {
+    port: AtomicU16,
+    ready: AtomicBool,
 }
 
 impl Balancer {
     pub async fn before(ports: &[u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let backends: Arc<Vec<(u16, AtomicBool)>> =
-            Arc::new(ports.iter().map(|port| (*port, AtomicBool::new(true))).collect());
-        let checked = Arc::clone(&backends);
+        let backend = |port: &u16| Backend { port: AtomicU16::new(*port), ready: AtomicBool::new(*port != 0) };
+        let backends: Arc<Vec<Backend>> = Arc::new(ports.iter().map(backend).collect());
+        let (checked, known) = (Arc::clone(&backends), Arc::clone(&backends));
         tokio::spawn(async move {
             let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap();
             let mut every = tokio::time::interval(Duration::from_millis(50));
             loop {
                 every.tick().await;
-                for (port, ready) in checked.iter() {
+                for Backend { port, ready } in checked.iter() {
+                    let port = port.load(Ordering::SeqCst);
                     let answer = http.get(format!("http://127.0.0.1:{port}/health/ready")).send().await;
                     ready.store(answer.is_ok_and(|answer| answer.status() == StatusCode::OK), Ordering::SeqCst);
                 }
@@ -143,11 +154,11 @@ impl Balancer {
                 let backends = Arc::clone(&backends);
                 tokio::spawn(async move {
                     for step in 0..backends.len() {
-                        let (port, ready) = &backends[(turn + step) % backends.len()];
+                        let Backend { port, ready } = &backends[(turn + step) % backends.len()];
                         if !ready.load(Ordering::SeqCst) {
                             continue;
                         }
-                        if let Ok(mut server) = TcpStream::connect(("127.0.0.1", *port)).await {
+                        if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port.load(Ordering::SeqCst))).await {
                             let _ = copy_bidirectional(&mut client, &mut server).await;
                             return;
                         }
@@ -155,7 +166,12 @@ impl Balancer {
                 });
             }
         });
-        Self { port }
+        Self { port, backends: known }
+    }
+
+    /// A node was started on another port.
+    pub fn moved(&self, node: usize, port: u16) {
+        self.backends[node].port.store(port, Ordering::SeqCst);
     }
 
     pub fn url(&self) -> String {
