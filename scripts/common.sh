@@ -56,3 +56,19 @@ postgres_bin() {
 free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
+
+# json_option [--json FILE]: the file that a benchmark's JSON lines shall go to, or nothing.
+json_option() {
+  [ $# -eq 0 ] || { [ $# -eq 2 ] && [ "$1" = --json ]; } || fail "usage: $0 [--json FILE]"
+  printf '%s' "${2:-}"
+}
+
+# hand_over LINES [FILE]: puts the JSON lines into the file, or says them.
+hand_over() {
+  if [ -n "${2:-}" ]; then
+    cp "$1" "$2"
+  else
+    printf '\n'
+    cat "$1"
+  fi
+}

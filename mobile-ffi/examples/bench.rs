@@ -1,7 +1,7 @@
-//! What the phone library costs: opening, listing, acting, memory; encrypted and not. Prints a table and JSON lines.
+//! What the phone library costs: opening, listing, acting, memory; encrypted and not. Prints a table, and writes JSON lines.
 //!
 //! ```text
-//! scripts/bench-phone          # builds it with optimisation, and measures the stripped library as well
+//! scripts/bench-phone          # builds it as it ships, and measures the stripped library as well
 //! ```
 //! Each case is measured in a process of its own, so that its memory is its own.
 
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["measure", path, encrypted] => measure(Path::new(path), encrypted == "encrypted"),
-        [] => all(),
-        _ => Err("usage: bench".into()),
+        [json] => all(Path::new(json)),
+        _ => Err("usage: bench JSON-FILE".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,12 +60,13 @@ fn say_error(line: &str) {
     eprintln!("{line}");
 }
 
-fn all() -> Result<(), Failure> {
-    let mut json = Vec::new();
-    say(&format!("{:<44} {:>12}", "figure", "value"));
+fn all(lines: &Path) -> Result<(), Failure> {
+    let mut json = String::new();
+    say(&format!("{:<48} {:>12}", "figure", "value"));
     let mut row = |figure: String, value: f64, unit: &str| {
-        say(&format!("{figure:<44} {value:>12.3} {unit}"));
-        json.push(format!(r#"{{"scenario":"phone","figure":"{figure}","value":{value},"unit":"{unit}"}}"#));
+        say(&format!("{figure:<48} {value:>12.3} {unit}"));
+        json += &format!(r#"{{"scenario":"phone","figure":"{figure}","value":{value:.3},"unit":"{unit}"}}"#);
+        json.push('\n');
     };
     for visits in [500, 5_000] {
         for encrypted in [true, false] {
@@ -88,15 +89,13 @@ fn all() -> Result<(), Failure> {
             row(format!("list today, {visits} visits, {kind}, p50"), list, "ms");
             row(format!("one action, {visits} visits, {kind}, p50"), act, "ms");
             row(format!("memory at work, {visits} visits, {kind}"), after, "kB");
-            row(format!("  of it the library's, {visits} visits, {kind}"), after - before, "kB");
+            row(format!("of it the library's, {visits} visits, {kind}"), after - before, "kB");
         }
     }
     if let Some(library) = std::env::var_os("LIBRARY") {
         row("library, stripped".into(), std::fs::metadata(library)?.len() as f64 / 1024.0, "kB");
     }
-    say("");
-    json.iter().for_each(|line| say(line));
-    Ok(())
+    Ok(std::fs::write(lines, json)?)
 }
 
 /// Opens again and again, then works as a technician does; answers the figures on one line.
