@@ -1,8 +1,10 @@
 //! What must hold in every world once everybody has had a network again.
 
+use super::clause::Clause;
 use super::model::{Breach, Effect, Gone, Stage as Reached, Standing, Why};
-use super::stage::{Stage, World, Written};
+use super::stage::Stage;
 use super::step::{Phone, Who, id};
+use super::world::{World, Written};
 use crm_dispatch_server::service::model::StoredDispatch;
 use crm_dispatch_server::store::Dispatches as _;
 use std::collections::BTreeSet;
@@ -11,7 +13,7 @@ use sync_core::domain::fold::fold_ruled;
 use sync_core::domain::plan::CancellationEffect;
 use sync_core::domain::rules::sla::BreachStatus;
 use sync_core::domain::{
-    FactId, TechnicianId, Tombstone, TombstoneReason, Verdict, VisitState, VisitStatus, VisitView, fold,
+    FactId, Report, TechnicianId, Tombstone, TombstoneReason, Verdict, VisitState, VisitStatus, VisitView, fold,
 };
 
 /// A finished world as the server and the phones show it.
@@ -20,6 +22,9 @@ pub(super) struct Shown {
     pub(super) view: VisitView,
     pub(super) changes: Vec<Vec<u8>>,
     pub(super) document: VisitDoc,
+    pub(super) report: Report,
+    /// What the report and the arrival show of the rules, beside what the model has heard.
+    pub(super) clauses: BTreeSet<Clause>,
 }
 
 macro_rules! same {
@@ -34,27 +39,29 @@ macro_rules! same {
 impl Stage {
     /// Checks a settled world, and answers what there is to see.
     pub(super) fn check(&self, world: &World) -> Result<Shown, String> {
-        let all = self.store.all_dispatches(&self.tenant);
-        for (stored, document, changes) in &all {
-            replicas_agree(stored, document, changes)?;
+        let mut all = self.store.all_dispatches(&self.tenant);
+        let here = all.iter().position(|(stored, ..)| stored.row.dispatch_id == self.visit);
+        let (stored, saved, changes) = all.swap_remove(here.ok_or("the visit is gone")?);
+        // The changes are merged from the first to the last, in every order, by `merge`.
+        let (document, view) = document_is_true(&stored, &saved)?;
+        let mut made_elsewhere = Vec::new();
+        for (stored, saved, changes) in &all {
+            let (document, view) = document_is_true(stored, saved)?;
+            changes_make(&document, changes)?;
+            made_elsewhere.push((stored.row.state.pending_facts, view.facts.len()));
         }
-        let here = |(stored, ..): &(StoredDispatch, Vec<u8>, Vec<Vec<u8>>)| stored.row.dispatch_id == self.visit;
-        let (stored, saved, changes) = all.iter().find(|row| here(row)).ok_or("the visit is gone")?;
-        let document = VisitDoc::load(saved).map_err(|error| error.to_string())?;
-        let view = document.view();
-        let made_elsewhere = all.iter().filter(|row| !here(row)).map(|(stored, saved, _)| {
-            let facts = VisitDoc::load(saved).map(|doc| doc.view().facts.len()).unwrap_or_default();
-            (stored.row.state.pending_facts, facts)
-        });
-        let made_elsewhere: Vec<_> = made_elsewhere.collect();
         let sent = self.other.is_some().then_some((0, world.elsewhere));
         same!(made_elsewhere, sent.into_iter().collect::<Vec<_>>(), "facts pending and there, on the other visit");
         every_fact_has_its_ruling(world, &view)?;
-        state_is_the_rules(world, stored)?;
-        report_is_whole(world, &document)?;
-        self.phones_show_it(world, stored)?;
+        state_is_the_rules(world, &stored)?;
+        let report = document.report();
+        let mut clauses = report_is_whole(world, &report)?;
+        self.phones_show_it(world, &stored, &view)?;
         self.exceptions(world)?;
-        Ok(Shown { stored: stored.clone(), view, changes: changes.clone(), document })
+        if world.model.window_was_moved() && world.model.on_time().is_some() {
+            clauses.insert(Clause::JudgedByTheConfirmed);
+        }
+        Ok(Shown { stored, view, changes, document, report, clauses })
     }
 
     /// What waits for a person is what the rules raise, fact by fact.
@@ -73,13 +80,14 @@ impl Stage {
     }
 
     /// Every phone shows what the server has, or a card that says why it is gone.
-    fn phones_show_it(&self, world: &World, stored: &StoredDispatch) -> Result<(), String> {
+    fn phones_show_it(&self, world: &World, stored: &StoredDispatch, view: &VisitView) -> Result<(), String> {
+        // A document of the same tag is the same document: it is folded once, as a phone folds it.
+        same!(fold(view), stored.row.state, "the fold on the phones");
         for (phone, handset) in world.phones.iter().filter(|(_, handset)| handset.registered && !handset.dead) {
             let who = phone.who();
             match (world.model.holds(who), handset.visits.get(&self.visit)) {
-                (true, Some(doc)) => {
-                    same!(doc.tag(), stored.tag, "the document on {who}'s phone");
-                    same!(fold(&doc.view()), stored.row.state, "the fold on {who}'s phone");
+                (true, Some(held)) => {
+                    same!(held.doc.tag(), stored.tag, "the document on {who}'s phone");
                 }
                 (false, None) => {
                     let had = world.model.ever_had(who) && handset.gone.contains_key(&self.visit);
@@ -118,19 +126,24 @@ impl Stage {
     }
 }
 
-/// The stored document, the one made of the stored changes, the projection and a fold from scratch are the same.
-fn replicas_agree(stored: &StoredDispatch, saved: &[u8], changes: &[Vec<u8>]) -> Result<(), String> {
+/// The stored document, the projection and a fold from scratch are the same.
+fn document_is_true(stored: &StoredDispatch, saved: &[u8]) -> Result<(VisitDoc, VisitView), String> {
     let document = VisitDoc::load(saved).map_err(|error| error.to_string())?;
     same!(document.tag(), stored.tag, "the stored document's tag");
-    let (first, rest) = changes.split_first().ok_or("a visit without a change")?;
-    let mut again = VisitDoc::load(first).map_err(|error| error.to_string())?;
-    again.apply(rest).map_err(|error| error.to_string())?;
-    same!(again.tag(), stored.tag, "the document made of the stored changes");
     let view = document.view();
-    same!(again.view(), view, "what the document made of the stored changes says");
     same!(view.plan, stored.row.plan, "the plan");
     same!(stored.row.state, fold_ruled(&view), "the projection against a fold from scratch");
     same!(document.unreadable(), 0, "unreadable entries");
+    Ok((document, view))
+}
+
+/// The stored changes make the stored document.
+fn changes_make(document: &VisitDoc, changes: &[Vec<u8>]) -> Result<(), String> {
+    let (first, rest) = changes.split_first().ok_or("a visit without a change")?;
+    let mut again = VisitDoc::load(first).map_err(|error| error.to_string())?;
+    again.apply(rest).map_err(|error| error.to_string())?;
+    same!(again.tag(), document.tag(), "the document made of the stored changes");
+    same!(again.view(), document.view(), "what the document made of the stored changes says");
     Ok(())
 }
 
@@ -230,8 +243,7 @@ fn card(world: &World, who: Who) -> Option<TombstoneReason> {
 }
 
 /// Rule 5: every note is there once, and an answer stands until somebody who has seen it answers again.
-fn report_is_whole(world: &World, document: &VisitDoc) -> Result<(), String> {
-    let report = document.report();
+fn report_is_whole(world: &World, report: &Report) -> Result<BTreeSet<Clause>, String> {
     let there = |written: &&Written| written.heard.is_some();
     for written in world.written.iter().filter(there) {
         if let Some(note) = &written.note {
@@ -251,14 +263,22 @@ fn report_is_whole(world: &World, document: &VisitDoc) -> Result<(), String> {
         .collect();
     let found: BTreeSet<&str> = report.answers.values().flatten().map(|answer| answer.value.as_str()).collect();
     same!(found, expected, "the answers that stand");
-    Ok(())
+    let wrote = |phone: Phone| world.written.iter().filter(there).any(|w| w.phone == phone && w.note.is_some());
+    let mut clauses = BTreeSet::new();
+    if wrote(Phone::Anna) && wrote(Phone::Ben) {
+        clauses.insert(Clause::NotesJoined);
+    }
+    if expected.len() > 1 {
+        clauses.insert(Clause::TwoAnswers);
+    }
+    Ok(clauses)
 }
 
 /// Both orders in which two phones with unsent work can come back.
 pub(super) fn orders(world: &World) -> Vec<Vec<Phone>> {
     let with_work: Vec<Phone> =
         world.phones.iter().filter(|(_, handset)| !handset.outbox.is_empty()).map(|(phone, _)| *phone).collect();
-    let rest: Vec<Phone> = Phone::ALL.into_iter().filter(|phone| !with_work.contains(phone)).collect();
+    let rest: Vec<Phone> = world.phones.keys().copied().filter(|phone| !with_work.contains(phone)).collect();
     let mut orders = permutations(&with_work);
     for order in &mut orders {
         order.extend(&rest);

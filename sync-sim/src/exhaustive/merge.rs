@@ -2,13 +2,14 @@
 
 use super::check::Shown;
 use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
-use sync_core::document::VisitDoc;
-use sync_core::domain::{Report, VisitState, fold};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use sync_core::document::{StateTag, VisitDoc};
+use sync_core::domain::{Report, VisitState, VisitView, fold};
 
 /// Orders that are played one by one. Of a document with more, every change is merged onto every set of changes that it can
 /// meet, which is every step of every order.
-const PLAYED_ONE_BY_ONE: u64 = 120;
+const PLAYED_ONE_BY_ONE: u64 = 24;
 
 /// What was merged.
 #[derive(Debug, Default, Clone)]
@@ -21,7 +22,16 @@ pub(super) struct Merged {
     pub(super) played: u64,
     /// Single merges.
     pub(super) merges: u64,
-    seen: BTreeSet<Vec<u8>>,
+}
+
+/// Shapes that have been merged, by whichever thread.
+#[derive(Debug, Default)]
+pub(super) struct Shapes(Mutex<HashSet<[u8; 32]>>);
+
+impl Shapes {
+    fn is_new(&self, shape: [u8; 32]) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shape)
+    }
 }
 
 /// A change: what it depends on, by index.
@@ -31,14 +41,22 @@ struct Node<'a> {
 }
 
 impl Merged {
+    /// Together with what another thread has merged.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.shapes += other.shapes;
+        self.orders += other.orders;
+        self.played += other.played;
+        self.merges += other.merges;
+    }
+
     /// Merges a finished world's document in every order, unless one of the same shape was merged before.
-    pub(super) fn merge(&mut self, shown: &Shown) -> Result<(), String> {
+    pub(super) fn merge(&mut self, shown: &Shown, shapes: &Shapes) -> Result<(), String> {
         let nodes = nodes(&shown.changes)?;
-        if !self.seen.insert(shape(&nodes, shown)) {
+        if !shapes.is_new(shape(&nodes, shown)) {
             return Ok(());
         }
         self.shapes += 1;
-        let expected = (shown.document.tag(), fold(&shown.view), shown.document.report(), format!("{:?}", shown.view));
+        let expected = (shown.document.tag(), fold(&shown.view), shown.report.clone(), shown.view.clone());
         let orders = count(&nodes);
         self.orders += u128::from(orders);
         let first = VisitDoc::load(nodes.first().ok_or("no change")?.bytes).map_err(|error| error.to_string())?;
@@ -53,7 +71,7 @@ impl Merged {
     }
 }
 
-type Seen = (sync_core::document::StateTag, VisitState, Report, String);
+type Seen = (StateTag, VisitState, Report, VisitView);
 
 struct Walk<'a> {
     nodes: &'a [Node<'a>],
@@ -70,7 +88,7 @@ impl Walk<'_> {
         // The fold is total on every part of the history, and the same by whatever way it was reached.
         if self.once || complete || !self.met.contains_key(&have) {
             let view = document.view();
-            let seen = (document.tag(), fold(&view), document.report(), format!("{view:?}"));
+            let seen = (document.tag(), fold(&view), document.report(), view);
             match self.met.get(&have) {
                 Some(before) if *before != seen => {
                     return Err(format!("two merge orders make {:?} and {:?}", before.1, seen.1));
@@ -155,7 +173,7 @@ fn leb128(bytes: &[u8], mut at: usize) -> Result<(u64, usize), String> {
 }
 
 /// What two documents have in common that differ in times and ids only: who wrote what upon what, and how it was ruled.
-fn shape(nodes: &[Node<'_>], shown: &Shown) -> Vec<u8> {
+fn shape(nodes: &[Node<'_>], shown: &Shown) -> [u8; 32] {
     let mut hash = Sha256::new();
     for node in nodes {
         hash.update(node.needs.to_be_bytes());
@@ -167,5 +185,5 @@ fn shape(nodes: &[Node<'_>], shown: &Shown) -> Vec<u8> {
     }
     let state = &shown.stored.row.state;
     hash.update(format!("{:?} {} {:?} {:?}", state.status, state.epoch, state.lead, state.stop_work));
-    hash.finalize().to_vec()
+    hash.finalize().into()
 }

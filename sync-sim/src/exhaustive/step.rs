@@ -166,7 +166,7 @@ pub(super) enum Order {
 }
 
 impl Order {
-    fn said(self) -> &'static str {
+    pub(super) fn said(self) -> &'static str {
         match self {
             Self::AssignAnna => "office assigns Anna",
             Self::AssignBen => "office assigns Ben",
@@ -213,6 +213,21 @@ pub(super) enum Step {
 impl Step {
     pub(super) fn is_action(self) -> bool {
         !matches!(self, Self::Exchange(..))
+    }
+
+    /// How often a world has it. What always counts, or has no effect, shows nothing new the second time.
+    pub(super) fn times_max(self) -> usize {
+        match self {
+            Self::Does(
+                _,
+                Act::Labour | Act::Photo | Act::Newer | Act::ClaimForeign | Act::ArriveElsewhere | Act::Poison,
+            )
+            | Self::Office(Order::CalledOffAgain | Order::RequestAgain | Order::Revoke)
+            | Self::Wait
+            | Self::ClockBack => 1,
+            Self::Does(..) | Self::Office(_) => 2,
+            Self::Exchange(..) => usize::MAX,
+        }
     }
 }
 
