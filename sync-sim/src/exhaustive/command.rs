@@ -9,7 +9,7 @@ pub enum Command {
     /// Plays every small world there is against the conflict rules. Ends with an error at the first that is not as they say.
     Exhaustive {
         /// Most actions in a world, six at the most; up to two exchanges in between come on top. Each more takes some four times
-        /// as long.
+        /// as long. Fewer than three do not come to everything that the rules decide, which is an error too.
         #[arg(long, visible_alias = "actions", default_value_t = 4)]
         steps: usize,
         /// Where the table of outcomes is written.

@@ -32,10 +32,9 @@ impl Model {
         // Rule 13: on arrival an unseen proposal lapses.
         let on_site =
             matches!(deed.act, Act::Arrive | Act::ClaimForeign | Act::Start | Act::Complete | Act::CompleteUnasked);
-        if standing == Standing::Counts && on_site && self.is_present(&deed) {
-            if self.proposal.take().is_some() {
-                self.decide(Clause::WindowLapsed);
-            }
+        let lapses = standing == Standing::Counts && on_site && self.is_present(&deed);
+        if lapses && self.proposal.take().is_some() {
+            self.decide(Clause::WindowLapsed);
         }
         self.heard.push((deed, standing));
     }
