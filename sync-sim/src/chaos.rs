@@ -47,6 +47,8 @@ struct Inner {
     dies_at_call: Option<u32>,
     /// So many calls fail; a commit may have been written.
     fails: Option<(u8, bool)>,
+    /// Reading goes well meanwhile: what fails is one transaction, after everything was decided.
+    fails_at_commits: bool,
     /// When somebody wants to be asked again.
     wakes: Vec<i64>,
     /// Other nodes are to be told.
@@ -66,6 +68,7 @@ impl Switch {
             dies: None,
             dies_at_call: None,
             fails: None,
+            fails_at_commits: false,
             wakes: Vec::new(),
             announced: false,
             faults: 0,
@@ -95,7 +98,9 @@ impl Switch {
     }
 
     pub(crate) fn fails(&self, calls: u8, written: bool) {
-        self.inner().fails = Some((calls, written));
+        let mut inner = self.inner();
+        inner.fails_at_commits = inner.rng.random_bool(0.5);
+        inner.fails = Some((if inner.fails_at_commits { 1 } else { calls }, written));
     }
 
     /// No more faults.
@@ -118,7 +123,7 @@ impl Switch {
     }
 
     /// What a call meets: how long it takes, and whether it fails.
-    fn draw(&self) -> (Option<i64>, bool) {
+    fn draw(&self, commits: bool) -> (Option<i64>, bool) {
         let mut inner = self.inner();
         inner.dies_at_call = match inner.dies_at_call {
             Some(0) => {
@@ -128,7 +133,8 @@ impl Switch {
             calls => calls.map(|calls| calls - 1),
         };
         let delay = (inner.slow && inner.rng.random_bool(0.15)).then(|| inner.rng.random_range(1..400));
-        let fails = inner.dead || inner.fails.as_ref().is_some_and(|(_, written)| !written);
+        let met = commits || !inner.fails_at_commits;
+        let fails = inner.dead || (met && inner.fails.as_ref().is_some_and(|(_, written)| !written));
         if fails {
             inner.count_fault();
         }
@@ -136,7 +142,11 @@ impl Switch {
     }
 
     async fn call(&self) -> Result<(), StoreError> {
-        let (delay, fails) = self.draw();
+        self.call_that(false).await
+    }
+
+    async fn call_that(&self, commits: bool) -> Result<(), StoreError> {
+        let (delay, fails) = self.draw(commits);
         if let Some(delay) = delay {
             Nap { switch: self, until: None, delay }.await;
         }
@@ -190,7 +200,7 @@ impl CommitLog for Chaos {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
         let count = commits.len();
         let lost = || std::iter::repeat_with(|| Err(CommitError::Store(LOST.to_owned()))).take(count).collect();
-        if self.switch.call().await.is_err() {
+        if self.switch.call_that(true).await.is_err() {
             return lost();
         }
         let dies = {
