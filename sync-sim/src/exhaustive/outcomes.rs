@@ -177,7 +177,7 @@ impl fmt::Display for Table {
         writeln!(
             f,
             "This page is written by the code that it describes: `cargo run --release -p sync-sim -- exhaustive --outcomes \
-             docs/outcomes.md`. The stories are chosen from all small worlds that there are: up to six actions of technicians, \
+             docs/outcomes.md`. The stories are chosen from all small worlds of up to three actions of technicians, \
              office and clocks, and in between up to two connections of phones, which are not counted as actions; in the end all \
              phones connect, in every order. See `sync-sim/src/exhaustive`."
         )?;
