@@ -57,6 +57,27 @@ fn the_open_visit_sees_what_the_office_changed() {
 }
 
 #[test]
+fn an_open_visit_takes_up_what_the_server_has_added_since() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    phone.states(1, FactKind::Accepted { eta: None });
+    assert_eq!(phone.pushes(&mut office).acknowledged, 1);
+    for title in ["Boiler, urgent", "Boiler, today"] {
+        let item = office.replans(1, |plan| plan.title = title.into());
+        let batch = office.batch(vec![item]);
+        phone.applies(batch);
+    }
+    assert_eq!(phone.states(1, FactKind::Arrived).card.title, "Boiler, today");
+    // Read from the disk, it is the same.
+    let view = phone.store.visit(&id(1)).unwrap().view;
+    assert_eq!((view.plan.title.as_str(), view.facts.len()), ("Boiler, today", 2));
+    assert_eq!(phone.pushes(&mut office).acknowledged, 1);
+    assert_eq!(phone.store.sync_state().unwrap().digest, office.digest());
+}
+
+#[test]
 fn changes_without_what_they_build_on_are_fetched_whole() {
     let disk = Disk::new();
     let mut office = Office::new([1]);

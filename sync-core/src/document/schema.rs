@@ -6,7 +6,7 @@ use automerge::legacy::ObjectId;
 use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, AutomergeError, ObjId, ObjType, ROOT, ReadDoc, ScalarValue, ScalarValueRef};
 use automerge::{Value, ValueRef};
-use serde::de::DeserializeOwned;
+use serde::Deserialize as _;
 use std::collections::BTreeMap;
 
 pub(super) const REVISION: &str = "revision";
@@ -199,17 +199,14 @@ pub(super) fn read_plan(doc: &Automerge, objects: &Objects) -> Plan {
             ValueRef::Object(_) => None,
         })
         .collect();
-    from_json(fields.clone()).unwrap_or_else(|| {
+    Plan::deserialize(&fields).unwrap_or_else(|_| {
         let alone = |key: &String, value: &serde_json::Value| {
-            from_json::<Plan>([(key.clone(), value.clone())].into_iter().collect()).is_some()
+            let field: serde_json::Map<_, _> = [(key.clone(), value.clone())].into_iter().collect();
+            Plan::deserialize(&field).is_ok()
         };
-        let readable = fields.into_iter().filter(|(key, value)| alone(key, value)).collect();
-        from_json(readable).unwrap_or_default()
+        let readable: serde_json::Map<_, _> = fields.into_iter().filter(|(key, value)| alone(key, value)).collect();
+        Plan::deserialize(&readable).unwrap_or_default()
     })
-}
-
-fn from_json<T: DeserializeOwned>(fields: serde_json::Map<String, serde_json::Value>) -> Option<T> {
-    serde_json::from_value(serde_json::Value::Object(fields)).ok()
 }
 
 impl From<automerge::ChangeHash> for ChangeHash {

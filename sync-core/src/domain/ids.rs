@@ -1,6 +1,6 @@
 //! Typed ids. Ids are opaque strings of the owner's form (`DSP-100`, `TECH-10`): a newtype for each, never a bare string.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Longest id, in bytes.
 pub const ID_BYTES_MAX: usize = 64;
@@ -26,8 +26,10 @@ fn check(text: &str) -> Result<(), IdError> {
     if text.len() > ID_BYTES_MAX {
         return Err(IdError::TooLong(text.len()));
     }
-    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '@'))) {
-        Some(c) => Err(IdError::Character(c)),
+    let is_odd = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"-_.:@".contains(byte));
+    match text.as_bytes().iter().position(is_odd) {
+        // All before it are ASCII, so a character begins here.
+        Some(at) => Err(IdError::Character(text.get(at..).and_then(|rest| rest.chars().next()).unwrap_or_default())),
         None => Ok(()),
     }
 }
@@ -35,8 +37,8 @@ fn check(text: &str) -> Result<(), IdError> {
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(Box<str>);
 
         impl $name {
@@ -54,6 +56,12 @@ macro_rules! ids {
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

@@ -6,6 +6,7 @@ use super::limits::{
 };
 use super::message::{FeedItem, PhoneMessage, ServerMessage};
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::RefCell;
 use std::io::Read;
 
 /// A frame or batch that makes no sense, or is over a limit. The connection it came from is closed with a `Bye`; nothing
@@ -165,10 +166,34 @@ pub fn encode_items(items: &[FeedItem]) -> (Vec<u8>, bool) {
     if plain.len() < COMPRESS_FROM_BYTES {
         return (plain, false);
     }
-    match zstd::bulk::compress(&plain, COMPRESSION_LEVEL) {
+    match PACKER.with_borrow_mut(|packer| pack(packer, &plain)) {
         Ok(packed) if packed.len() < plain.len() => (packed, true),
         _ => (plain, false),
     }
+}
+
+thread_local! {
+    // Making one costs more than what most batches need of it.
+    static PACKER: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    static UNPACKER: RefCell<zstd::zstd_safe::DCtx<'static>> = RefCell::new(zstd::zstd_safe::DCtx::create());
+}
+
+fn pack(packer: &mut Option<zstd::bulk::Compressor<'static>>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let packer = match packer {
+        Some(packer) => packer,
+        None => packer.insert(zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?),
+    };
+    packer.compress(plain)
+}
+
+fn unpack(unpacker: &mut zstd::zstd_safe::DCtx<'static>, packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    // A batch that was cut off leaves the context in the middle of it.
+    let reset = unpacker.reset(zstd::zstd_safe::ResetDirective::SessionOnly);
+    reset.map_err(|_| std::io::Error::other("the decompressor cannot begin anew"))?;
+    let decoder = zstd::stream::read::Decoder::with_context(packed, unpacker);
+    decoder.take(BATCH_BYTES_MAX as u64 + 1).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 /// Reads a batch's items back, and holds them against the limits before they cost memory.
@@ -177,13 +202,8 @@ pub fn encode_items(items: &[FeedItem]) -> (Vec<u8>, bool) {
 /// [`CodecError`].
 pub fn decode_items(bytes: &[u8], compressed: bool) -> Result<Vec<FeedItem>, CodecError> {
     let items: Vec<FeedItem> = if compressed {
-        let mut plain = Vec::new();
         let failed = |e: std::io::Error| CodecError::Body { kind: "batch", detail: e.to_string() };
-        zstd::stream::read::Decoder::new(bytes)
-            .map_err(failed)?
-            .take(BATCH_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut plain)
-            .map_err(failed)?;
+        let plain = UNPACKER.with_borrow_mut(|unpacker| unpack(unpacker, bytes)).map_err(failed)?;
         within("batch bytes", BATCH_BYTES_MAX, plain.len())?;
         body("batch", &plain)?
     } else {
@@ -289,6 +309,28 @@ mod tests {
         let bomb = zstd::bulk::compress(&vec![0; BATCH_BYTES_MAX + 2], 3).unwrap();
         assert!(bomb.len() < 10_000);
         assert!(matches!(decode_items(&bomb, true), Err(CodecError::TooLarge { what: "batch bytes", .. })));
+    }
+
+    #[test]
+    fn a_batch_that_is_cut_off_leaves_nothing_behind_for_the_next_one() {
+        let items: Vec<_> = (0..20).map(|n| gone(&format!("DSP-{n}"))).collect();
+        let (packed, compressed) = encode_items(&items);
+        assert!(compressed);
+        assert!(matches!(decode_items(&packed[..packed.len() / 2], true), Err(CodecError::Body { .. })));
+        assert_eq!(decode_items(&packed, true).as_ref(), Ok(&items));
+        assert_eq!(encode_items(&items), (packed, true));
+    }
+
+    fn gone(dispatch: &str) -> FeedItem {
+        let tombstone = Tombstone {
+            dispatch_id: dispatch.parse().unwrap(),
+            title: "Boiler".into(),
+            reason: TombstoneReason::Unassigned,
+            note: None,
+            by: "office".into(),
+            at: Timestamp::from_millis(1),
+        };
+        FeedItem::Gone { tombstone }
     }
 
     /// Invariant 8: what a newer release adds is ignored.

@@ -283,6 +283,8 @@ impl Tx<'_> {
         };
         let document = open.doc.save();
         self.put_visit(dispatch, &Put { held: true, tag, local_tag: open.doc.tag(), card, document: &document })?;
+        open.was_stored(tag, document);
+        self.open.keep(dispatch, open);
         Ok(true)
     }
 
@@ -299,13 +301,27 @@ impl Tx<'_> {
         if self.has_unsent(dispatch)? {
             return Ok(false);
         }
+        let appended: usize = changes.iter().map(|change| change.len()).sum();
+        let fits = |local_tag, length: usize| {
+            length + appended <= APPENDED_BYTES_MAX && chained(local_tag, base, changes) == Some(tag)
+        };
+        if let Some(open) = self.open.get_mut(dispatch) {
+            if !fits(open.head.local_tag, open.len()) {
+                return Ok(false);
+            }
+            // Opened it stays: the next action on it is near, and need not open it anew.
+            let Some(mut open) = self.open.take(dispatch) else { return Ok(false) };
+            open.was_appended_to(changes, tag);
+            self.put_visit(dispatch, &Put { held: true, tag, local_tag: tag, card, document: open.stored() })?;
+            self.open.keep(dispatch, open);
+            return Ok(true);
+        }
         let (head, mut document) = match rows::document(self.sql, dispatch) {
             Ok(found) => found,
             Err(StoreError::NotFound(_) | StoreError::VisitDamaged(_)) => return Ok(false),
             Err(other) => return Err(other),
         };
-        let appended: usize = changes.iter().map(|change| change.len()).sum();
-        if chained(head.local_tag, base, changes) != Some(tag) || document.len() + appended > APPENDED_BYTES_MAX {
+        if !fits(head.local_tag, document.len()) {
             return Ok(false);
         }
         document.extend(changes.iter().flat_map(|change| change.as_slice()));

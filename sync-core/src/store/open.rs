@@ -8,6 +8,7 @@ use super::state::checkpoint;
 use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema};
 use crate::domain::Timestamp;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -472,6 +473,8 @@ fn connect(path: &Path, protection: &Protection) -> Result<Connection, StoreErro
     }
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // Otherwise a statement whose plan might depend on a bound value is prepared anew for each value.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {

@@ -5,6 +5,7 @@ use super::{StoreError, Tx};
 use crate::document::{StateTag, VisitDoc};
 use crate::domain::{DispatchId, Timestamp, VisitCard, VisitState, VisitView, fold};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde_bytes::ByteBuf;
 
 /// Most visits kept opened: the one at hand, and those that a technician switches between.
 const OPEN_VISITS_MAX: usize = 4;
@@ -34,6 +35,10 @@ pub(super) struct OpenVisit {
     bytes: Vec<u8>,
     /// How many of them were appended since it was saved whole.
     tail: usize,
+    /// Changes that are stored and that [`Self::doc`] gets when somebody needs it.
+    behind: Vec<ByteBuf>,
+    /// [`Self::view`] is older than the document.
+    view_is_old: bool,
 }
 
 /// The visits that were opened lately, latest last. Whoever changes a visit's row otherwise takes it out of here.
@@ -43,6 +48,10 @@ pub(super) struct OpenVisits(Vec<(DispatchId, OpenVisit)>);
 impl OpenVisits {
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    pub(super) fn get_mut(&mut self, dispatch: &DispatchId) -> Option<&mut OpenVisit> {
+        self.0.iter_mut().find(|(id, _)| id == dispatch).map(|(_, open)| open)
     }
 
     pub(super) fn take(&mut self, dispatch: &DispatchId) -> Option<OpenVisit> {
@@ -80,6 +89,41 @@ impl OpenVisit {
 
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The document as stored.
+    pub(super) fn stored(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The server's changes were appended to what is stored; they lead to the content of that tag.
+    pub(super) fn was_appended_to(&mut self, changes: &[ByteBuf], tag: StateTag) {
+        let before = self.bytes.len();
+        self.bytes.extend(changes.iter().flat_map(|change| change.as_slice()));
+        self.tail += self.bytes.len() - before;
+        self.behind.extend(changes.iter().cloned());
+        (self.head.held, self.head.tag, self.head.local_tag) = (true, tag, tag);
+    }
+
+    /// The document has the server's changes, and was stored whole.
+    pub(super) fn was_stored(&mut self, tag: StateTag, bytes: Vec<u8>) {
+        (self.bytes, self.tail, self.view_is_old) = (bytes, 0, true);
+        (self.head.held, self.head.tag, self.head.local_tag) = (true, tag, self.doc.tag());
+    }
+
+    /// Brings the document and its view up to what is stored. False when the changes do not lead there.
+    fn catch_up(&mut self) -> bool {
+        let behind = std::mem::take(&mut self.behind);
+        if !behind.is_empty() {
+            if self.doc.apply(&behind).is_err() || self.doc.tag() != self.head.local_tag {
+                return false;
+            }
+            self.view_is_old = true;
+        }
+        if std::mem::take(&mut self.view_is_old) {
+            self.view = self.doc.view();
+        }
+        true
     }
 }
 
@@ -156,14 +200,16 @@ impl Tx<'_> {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::VisitDamaged`].
     pub(super) fn open_visit(&mut self, dispatch: &DispatchId) -> Result<OpenVisit, StoreError> {
-        if let Some(open) = self.open.take(dispatch) {
+        if let Some(mut open) = self.open.take(dispatch)
+            && open.catch_up()
+        {
             return Ok(open);
         }
         let (head, bytes) = document(self.sql, dispatch)?;
         let doc = VisitDoc::load(&bytes).map_err(|_| StoreError::VisitDamaged(dispatch.clone()))?;
         let view = doc.view();
         // How much of it was appended is not known any more; the saved form is at least a change long.
-        Ok(OpenVisit { head, doc, view, bytes, tail: 0 })
+        Ok(OpenVisit { head, doc, view, bytes, tail: 0, behind: Vec::new(), view_is_old: false })
     }
 
     /// Stores an edited visit: content and card. The server's tag and whether it is held stay as they are.
@@ -261,7 +307,9 @@ impl Tx<'_> {
         tag: StateTag,
         card: &VisitCard,
     ) -> Result<(), StoreError> {
-        self.open.take(dispatch);
+        if let Some(open) = self.open.get_mut(dispatch) {
+            open.head.tag = tag;
+        }
         if before.held && before.tag != tag {
             self.phone.digest = self.phone.digest.toggled(dispatch, before.tag).toggled(dispatch, tag);
         }

@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use rusqlite::Connection;
+use std::sync::OnceLock;
 
 /// The steps, oldest first; step `n` leads to `user_version` `n + 1`. A released step is never edited.
 const STEPS: [&str; 1] = [include_str!("../../../migrations/device/0001_store.sql")];
@@ -34,13 +35,27 @@ pub(super) fn run_migrations(conn: &mut Connection, from: u32, to: u32) -> Resul
 /// True when the file's schema is, to the letter, what the steps up to `version` make. A damaged schema can still be valid
 /// SQL, with a column of another name.
 pub(super) fn is_intact(conn: &Connection, version: u32) -> Result<bool, StoreError> {
-    let mut model = Connection::open_in_memory()?;
-    run_migrations(&mut model, 0, version)?;
-    Ok(shape(conn)? == shape(&model)?)
+    /// What each version must be; made once, because an app opens its store often.
+    static MODELS: [OnceLock<Shape>; STEPS.len()] = [const { OnceLock::new() }; STEPS.len()];
+    let place = usize::try_from(version).ok().and_then(|version| MODELS.get(version.checked_sub(1)?));
+    if let Some(model) = place.and_then(OnceLock::get) {
+        return Ok(shape(conn)? == *model);
+    }
+    let mut fresh = Connection::open_in_memory()?;
+    run_migrations(&mut fresh, 0, version)?;
+    let model = shape(&fresh)?;
+    let intact = shape(conn)? == model;
+    if let Some(place) = place {
+        // Another thread may have been faster, with the same.
+        let _ = place.set(model);
+    }
+    Ok(intact)
 }
 
+type Shape = Vec<(String, Option<String>)>;
+
 /// Every definition, by name.
-fn shape(conn: &Connection) -> Result<Vec<(String, Option<String>)>, StoreError> {
+fn shape(conn: &Connection) -> Result<Shape, StoreError> {
     let mut statement = conn.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
