@@ -5,7 +5,7 @@
 //! of events that still shows it, and kept under `cases/`.
 //!
 //! Rooms, in reading order: `scenario` (what happens), `world` (the queue, the network, the drivers), `phone`, `disk`, `node`,
-//! `chaos` and `memory` (the server's store), `staff` (what people do), `oracle` (what must hold), `shrink`.
+//! `chaos` and `memory` (the server's store), `staff` (what people do), `oracle` (what must hold), `report`, `shrink`.
 
 mod chaos;
 mod disk;
@@ -14,10 +14,13 @@ pub mod memory;
 mod node;
 mod oracle;
 mod phone;
+mod prepared;
+pub mod report;
 pub mod scenario;
 pub mod shrink;
 mod staff;
 pub mod world;
 
+pub use report::Report;
 pub use scenario::Scenario;
 pub use world::{Outcome, Violation, play};

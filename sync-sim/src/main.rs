@@ -2,13 +2,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the report of a command line tool")]
 
 use clap::Parser;
-use std::collections::BTreeMap;
+use std::ffi::{c_int, c_long};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use sync_sim::{Outcome, Scenario, play, scenario, shrink};
+use sync_sim::{Outcome, Report, Scenario, play, scenario, shrink};
+
+/// Half of a day is small allocations that live shortly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Simulated days around the shipped code.
 #[derive(Debug, Parser)]
@@ -33,6 +37,9 @@ struct Args {
     /// Plays one day aloud: its seed, or a case file.
     #[arg(long)]
     replay: Option<String>,
+    /// Says what happened as JSON; the story of a violation goes to the standard error then.
+    #[arg(long)]
+    json: bool,
     /// Where a failing day is written.
     #[arg(long, default_value = "sync-sim/cases")]
     cases: PathBuf,
@@ -58,7 +65,20 @@ fn play_once(day: &Scenario, speak: bool) -> Result<Outcome, String> {
     play(day, folder.path(), speak)
 }
 
+/// What a day has used, the next one needs: nothing is given back to the machine in between.
+#[allow(unsafe_code, reason = "the allocator's options are C, and its bindings leave this one out")]
+fn keep_memory() {
+    /// `mi_option_purge_delay`: milliseconds until free memory goes back, never below 0.
+    const PURGE_DELAY: c_int = 15;
+    unsafe extern "C" {
+        fn mi_option_set(option: c_int, value: c_long);
+    }
+    // SAFETY: the allocator is linked in, has this function, and takes the option at any time.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
+}
+
 fn main() -> ExitCode {
+    keep_memory();
     match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -88,7 +108,7 @@ fn run(args: &Args) -> Result<bool, String> {
     }
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let totals = Mutex::new((0_u64, 0_u64, BTreeMap::<&'static str, u64>::new()));
+    let totals = Mutex::new(Report::new(args.seed));
     let began = Instant::now();
     let limit = args.minutes.map(|minutes| Duration::from_secs(minutes * 60));
     let failure = Mutex::new(None);
@@ -106,11 +126,7 @@ fn run(args: &Args) -> Result<bool, String> {
                     if let Ok(outcome) = &outcome
                         && let Ok(mut totals) = totals.lock()
                     {
-                        totals.0 += 1;
-                        totals.1 += u64::from(day.sqlite);
-                        for (what, count) in &outcome.counts {
-                            *totals.2.entry(what).or_default() += count;
-                        }
+                        totals.add(outcome, day.sqlite);
                     }
                     if bad
                         && !failed.swap(true, Ordering::Relaxed)
@@ -122,38 +138,42 @@ fn run(args: &Args) -> Result<bool, String> {
             });
         }
     });
-    let took = began.elapsed().as_secs_f64();
-    let (days, sqlite, counts) = totals.into_inner().map_err(|error| error.to_string())?;
-    println!(
-        "{days} simulated days in {took:.0} s, {:.0} a second; {sqlite} of them on the SQLite store of the server,",
-        days as f64 / took.max(0.001)
-    );
-    println!("the others on the store in memory; every phone on its SQLite file.");
-    for (what, count) in &counts {
-        println!("{count:>12}  {what}");
+    let mut report = totals.into_inner().map_err(|error| error.to_string())?;
+    report.took(began.elapsed().as_secs_f64());
+    let failure = failure.into_inner().map_err(|error| error.to_string())?;
+    if args.json {
+        let mut json = report.json();
+        if let Some((day, Ok(Outcome { violation: Some(violation), .. }))) = &failure {
+            json["violation"] =
+                serde_json::json!({ "seed": day.seed, "oracle": violation.oracle, "detail": violation.detail });
+        }
+        println!("{json:#}");
+    } else {
+        print!("{report}");
     }
-    match failure.into_inner().map_err(|error| error.to_string())? {
+    match failure {
         None => Ok(true),
         Some((_, Err(error))) => Err(error),
         Some((day, Ok(outcome))) => {
             let Some(violation) = outcome.violation else { return Ok(true) };
-            println!("\nseed {} violates \"{}\": {}", day.seed, violation.oracle, violation.detail);
-            println!(
+            let say = |line: String| if args.json { eprintln!("{line}") } else { println!("{line}") };
+            say(format!("\nseed {} violates \"{}\": {}", day.seed, violation.oracle, violation.detail));
+            say(format!(
                 "replay: cargo run --release -p sync-sim -- --replay {} --sqlite-every {}",
                 day.seed, args.sqlite_every
-            );
+            ));
             let short = shrink::shrink(&day, &violation, |day| play_once(day, false).ok()?.violation);
             let text = serde_json::to_string_pretty(&short).map_err(|error| error.to_string())?;
             let path = args.cases.join(format!("seed-{}.json", day.seed));
             std::fs::create_dir_all(&args.cases).map_err(|error| error.to_string())?;
             std::fs::write(&path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
-            println!(
+            say(format!(
                 "{} of its {} events are enough; they are kept: {}",
                 short.events.len(),
                 day.events.len(),
                 path.display()
-            );
-            println!("replay: cargo run --release -p sync-sim -- --replay {}", path.display());
+            ));
+            say(format!("replay: cargo run --release -p sync-sim -- --replay {}", path.display()));
             Ok(false)
         }
     }

@@ -1,6 +1,7 @@
 //! A phone: the shipped store on a disk, its clocks, and what its driver remembers of the connection.
 
 use crate::disk::Disk;
+use crate::prepared;
 use crate::scenario::{DAY_MS, HOUR};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -31,6 +32,9 @@ pub(crate) struct Phone {
     pub(crate) revoked: bool,
     /// Somebody else is logged in.
     pub(crate) away: bool,
+    /// The technician's visits are about to leave the phone, or have left it: nobody has logged in yet, somebody else does, or
+    /// the device was revoked.
+    pub(crate) leaving: bool,
     /// The process is to die at some write: with the power, and away for how long.
     pub(crate) dies: Option<(bool, i64)>,
     /// Revoked, and handing over what is unsent: on which connection, in which turn, and what was sent.
@@ -41,6 +45,8 @@ pub(crate) struct Phone {
     pub(crate) active_at: i64,
     pub(crate) attempts: u32,
     pub(crate) exchanges: u32,
+    /// The app lies on the phone as it was made beforehand, and has never been started.
+    prepared: bool,
 }
 
 /// Something that a technician did, and the app said that it is stored.
@@ -187,28 +193,56 @@ impl Phone {
             seen: std::collections::BTreeSet::new(),
             revoked: false,
             away: false,
+            leaving: true,
             dies: None,
             hand_over: None,
             sign_in_ms: HOUR,
             active_at: now,
             attempts: 0,
             exchanges: 0,
+            prepared: false,
         }
     }
 
+    /// Lays the store's empty file down, where the first start would make it. A day on the server's SQLite store leaves that to
+    /// the first start.
+    ///
+    /// # Errors
+    /// The machine's own disk.
+    pub(crate) fn prepare(&mut self) -> Result<(), String> {
+        prepared::phone_file(&self.folder.join("visits.db"))?;
+        self.prepared = true;
+        Ok(())
+    }
+
     /// The app starts.
-    pub(crate) fn start(&mut self, now: i64) -> Result<OpenReport, StoreError> {
+    ///
+    /// Answers what was found, and whether the technician was logged out by nobody.
+    pub(crate) fn start(&mut self, now: i64) -> Result<(OpenReport, bool), StoreError> {
         let options = OpenOptions {
             app: format!("sim {}", self.version),
             now: self.clock.wall(now),
             protection: Protection::Unencrypted,
         };
+        self.disk.settle().map_err(|source| StoreError::File { what: "settling the simulated disk", source })?;
         let opened = Store::open(&self.folder.join("visits.db"), &options, &mut self.rng)?;
+        let own = opened.store.sync_state()?.user == Some((self.tenant.clone(), self.technician.clone()));
+        if !own {
+            // The process may have died when a wipe was done and nobody had been told.
+            self.seen.clear();
+        }
+        let forgotten = !own && !self.leaving;
         if !self.revoked && !self.away {
             opened.store.bind_user(&self.tenant, &self.technician, &mut self.rng)?;
+            self.leaving = false;
         }
         self.store = Some(opened.store);
-        Ok(opened.report)
+        let mut report = opened.report;
+        if std::mem::take(&mut self.prepared) {
+            // A file without an install beside it looks like a copy.
+            (report.created, report.restored) = (report.restored, false);
+        }
+        Ok((report, forgotten))
     }
 
     /// The process is gone, without a word.

@@ -10,8 +10,10 @@ fn played(day: &Scenario) -> Outcome {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
-    for seed in 1..=4 {
-        let day = scenario::draw(seed);
+    for seed in 1..=5 {
+        let mut day = scenario::draw(seed);
+        // One of them on the server's shipped store.
+        (day.sqlite, day.nodes) = if seed == 5 { (true, 1) } else { (false, day.nodes) };
         let (first, again) = (played(&day), played(&day));
         assert_eq!(first.trace, again.trace, "seed {seed}");
         assert_eq!(first.counts, again.counts, "seed {seed}");
