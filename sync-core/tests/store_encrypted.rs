@@ -130,3 +130,27 @@ fn an_encrypted_file_is_not_opened_without_its_key_nor_one_in_the_clear_with_one
     let clear = Disk { protection: Protection::Unencrypted, ..clear };
     assert_eq!(clear.open(2).store.outbox_mark().unwrap().pending, 6);
 }
+
+#[test]
+fn an_encrypted_file_that_was_closed_and_damaged_afterwards_is_set_aside_at_the_first_opening() {
+    let disk = Disk::encrypted(1);
+    worked(&disk).store.close().unwrap();
+    let whole = std::fs::read(disk.path()).unwrap();
+    // Every page but the first, whose damage cannot be told from a wrong key.
+    for page in 1..whole.len() / 4_096 {
+        let spoiled = Disk { protection: disk.protection.clone(), ..Disk::new() };
+        let mut bytes = whole.clone();
+        bytes[page * 4_096 + 100] ^= 1;
+        std::fs::write(spoiled.path(), &bytes).unwrap();
+        std::fs::write(spoiled.beside(".lock"), "closed").unwrap();
+        let opened = spoiled.try_open(2).unwrap_or_else(|error| panic!("page {page}: {error}"));
+        match opened.report.set_aside {
+            Some(aside) => {
+                assert!(matches!(aside.reason, SetAsideReason::Corrupt(_)), "page {page}");
+                assert!(std::fs::read(aside.path).unwrap() == bytes, "page {page}: kept as it was");
+            }
+            // A page that opening does not need: whoever comes upon it is told.
+            None => assert_eq!(opened.store.outbox_mark().unwrap().pending, 6, "page {page}"),
+        }
+    }
+}

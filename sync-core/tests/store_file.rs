@@ -202,6 +202,29 @@ fn flipped_bytes_are_noticed() {
     }
 }
 
+/// Overwrites the first page of a table or an index, in a file that was closed in good order.
+fn spoil(disk: &Disk, name: &str) {
+    const ROOT: &str = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+    let page: u32 = raw(disk).query_row(ROOT, [name], |row| row.get(0)).unwrap();
+    let page = usize::try_from(page).unwrap();
+    let mut bytes = std::fs::read(disk.path()).unwrap();
+    bytes[(page - 1) * 4_096..page * 4_096].fill(0xff);
+    std::fs::write(disk.path(), bytes).unwrap();
+}
+
+#[test]
+fn a_file_that_was_closed_and_damaged_afterwards_is_set_aside_at_the_first_opening() {
+    for table in ["visits", "phone", "outbox", "outbox_unsent", "damaged"] {
+        let (disk, _) = worked(8, 4);
+        spoil(&disk, table);
+        let before = std::fs::read(disk.path()).unwrap();
+        let opened = disk.try_open(2).unwrap_or_else(|error| panic!("{table}: a technician cannot get on: {error}"));
+        let aside = opened.report.set_aside.unwrap_or_else(|| panic!("{table}: not a word of it"));
+        assert!(opened.report.created && matches!(aside.reason, SetAsideReason::Corrupt(_)), "{table}");
+        assert!(std::fs::read(aside.path).unwrap() == before, "{table}: kept as it was");
+    }
+}
+
 #[test]
 fn a_damaged_document_is_kept_aside_and_fetched_anew_without_losing_unsent_work() {
     let (disk, mut office) = worked(2, 2);

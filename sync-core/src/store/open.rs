@@ -5,7 +5,7 @@ use super::phone::{Phone, random_hex};
 use super::rows::{OpenVisits, digest_of_rows};
 use super::schema::run_migrations;
 use super::state::checkpoint;
-use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema};
+use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema, transact};
 use crate::domain::Timestamp;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -123,9 +123,8 @@ impl Store {
     /// As [`Self::open`]; the store stays closed.
     pub fn reopen(&self, now: Timestamp, rng: &mut dyn rand::Rng) -> Result<OpenReport, StoreError> {
         let mut slot = self.writer();
-        let mut report = OpenReport::default();
         if slot.is_some() {
-            return Ok(report);
+            return Ok(OpenReport::default());
         }
         if self.destroyed.load(Ordering::Relaxed) {
             return Err(StoreError::Closed);
@@ -141,36 +140,23 @@ impl Store {
         // What a change of the key that was cut off had looked for. It holds zeros, and whoever writes it has the lock; where it
         // cannot be removed, what follows says what is wrong with the folder.
         let _ = std::fs::remove_file(beside(path, ROOM));
-        let mut conn = match usable(path, trusted, &protection) {
-            Ok(conn) => conn,
+        // Damage that a trusted file shows while it is taken into use may be such as a reading of the whole mends: an index that lacks rows.
+        let taken = match take_up(path, trusted, &protection, rng) {
+            Err(Unusable::Unfit(SetAsideReason::Corrupt(_))) if trusted => take_up(path, false, &protection, rng),
+            other => other,
+        };
+        let (taken, set_aside) = match taken {
+            Ok(taken) => (taken, None),
             Err(Unusable::Error(error)) => return Err(error),
             Err(Unusable::Unfit(reason)) => {
-                report.set_aside = Some(set_aside(path, reason, now)?);
-                connect(path, &protection)?
+                let aside = set_aside(path, reason, now)?;
+                (take_up(path, false, &protection, rng).map_err(StoreError::from)?, Some(aside))
             }
         };
-        let from = schema::version(&conn)?;
-        report.created = from == 0;
-        report.migrated_from = (0 < from && from < schema::VERSION).then_some(from);
-        run_migrations(&mut conn, from, schema::VERSION)?;
-        let mut phone = identify(&mut conn, path, &mut report, rng)?;
-        // A row that was lost without a word shows in the comparison with the server then, and is fetched.
-        let digest = digest_of_rows(&conn)?;
-        if digest != phone.digest {
-            phone.digest = digest;
-            phone.save(&conn)?;
-        }
-        let reader = connect_reader(path, &protection)?;
-        let pending = outbox::count_pending(&conn)?;
-        let lost = outbox::rows_in_no_state(&conn)?;
+        let Taken { conn, reader, phone, pending, report } = taken;
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
         *slot = Some(Writer { conn, phone, open: OpenVisits::default(), pending, lock });
-        drop(slot);
-        if !lost.is_empty() {
-            self.write(|tx| lost.iter().try_for_each(|id| tx.quarantine_outbox(*id)))?;
-        }
-        report.rows_quarantined = self.read(damage::quarantined)?;
-        Ok(report)
+        Ok(OpenReport { set_aside, ..report })
     }
 
     /// True when something lies at `path`; its key must be kept then.
@@ -352,6 +338,60 @@ impl From<rusqlite::Error> for Unusable {
     fn from(error: rusqlite::Error) -> Self {
         StoreError::from(error).into()
     }
+}
+
+impl From<Unusable> for StoreError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Error(error) => error,
+            Unusable::Unfit(SetAsideReason::Corrupt(text)) => Self::Damaged(text),
+            Unusable::Unfit(SetAsideReason::Newer { .. }) => Self::Damaged("a new file has another schema".into()),
+        }
+    }
+}
+
+/// A file that was taken into use.
+struct Taken {
+    conn: Connection,
+    reader: Connection,
+    phone: Phone,
+    pending: u32,
+    report: OpenReport,
+}
+
+/// Opens what is there, or makes what is not, up to the point where the store is ready. Everything that reads of the file what
+/// opening needs is in here, so that damage met on the way has the file set aside at once, not at the next opening.
+fn take_up(path: &Path, trusted: bool, protection: &Protection, rng: &mut dyn rand::Rng) -> Result<Taken, Unusable> {
+    let mut conn = usable(path, trusted, protection)?;
+    let from = schema::version(&conn)?;
+    let mut report = OpenReport {
+        created: from == 0,
+        migrated_from: (0 < from && from < schema::VERSION).then_some(from),
+        ..OpenReport::default()
+    };
+    run_migrations(&mut conn, from, schema::VERSION)?;
+    // Read before anything is written: what is set aside then is as it was.
+    let digest = digest_of_rows(&conn)?;
+    let mut pending = outbox::count_pending(&conn)?;
+    let lost = outbox::rows_in_no_state(&conn)?;
+    damage::quarantined(&conn)?;
+    // The index alone would do for counting; the rows themselves are what must be there.
+    conn.query_row("SELECT count(hash) FROM outbox WHERE state <> 'acknowledged'", [], |row| row.get::<_, i64>(0))?;
+    let mut phone = identify(&mut conn, path, &mut report, rng)?;
+    // A row that was lost without a word shows in the comparison with the server then, and is fetched.
+    if digest != phone.digest {
+        phone.digest = digest;
+        phone.save(&conn)?;
+    }
+    if !lost.is_empty() {
+        let mut open = OpenVisits::default();
+        transact(&mut conn, &mut phone, &mut open, &mut pending, |tx| {
+            lost.iter().try_for_each(|id| tx.quarantine_outbox(*id))
+        })?;
+    }
+    report.rows_quarantined = damage::quarantined(&conn)?;
+    let reader = connect_reader(path, protection)?;
+    Ok(Taken { conn, reader, phone, pending, report })
 }
 
 /// Opens what is there and looks whether it can be used; a file that was not closed properly is read through.
