@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tools=$target/tools
 cargo_deny_version=0.20.2
+cargo_fuzz_version=0.13.2
 kafka_version=4.1.0
 
 # Says what is wrong and what to do about it, and ends.
@@ -41,6 +42,14 @@ install_cargo_deny() {
   if [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $cargo_deny_version" ]; then
     env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET_DIR \
       cargo install --quiet --debug --locked --root "$tools" "cargo-deny@$cargo_deny_version"
+  fi
+}
+
+# Builds cargo-fuzz as well.
+install_cargo_fuzz() {
+  if [ "$("$tools/bin/cargo-fuzz" --version 2>/dev/null)" != "cargo-fuzz $cargo_fuzz_version" ]; then
+    env -u CARGO_TARGET_DIR -u CARGO_BUILD_TARGET_DIR \
+      cargo install --quiet --debug --locked --root "$tools" "cargo-fuzz@$cargo_fuzz_version"
   fi
 }
 

@@ -84,7 +84,10 @@ impl Scene {
             note(2, 1, ""),
         ] {
             let change = scene.server.clone().edit(PHONE, &edit, now()).unwrap();
-            scene.server.admit(&Author { technician: &scene.technician, device: &scene.device }, &change.bytes).unwrap();
+            scene
+                .server
+                .admit(&Author { technician: &scene.technician, device: &scene.device }, &change.bytes)
+                .unwrap();
         }
         let plan = Plan { revision: 2, title: "Boiler is cold".into(), ..scene.server.plan() };
         scene.server.decide(SERVER, &plan, &BTreeMap::new(), now()).unwrap();
