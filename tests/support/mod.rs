@@ -174,7 +174,8 @@ impl World {
             port,
             place,
             office_token,
-            keys: AtomicU64::new(0),
+            // Not those of whoever worked with the database before.
+            keys: AtomicU64::new(rand::random::<u32>().into()),
         }
     }
 

@@ -59,11 +59,17 @@ impl Database {
 
     /// Schema and content as text, the same for the same database.
     pub(crate) fn dump_plain(&self, file: &Path) {
-        tool("pg_dump", &["--format=plain", "--inserts", "--file", file.to_str().unwrap(), &self.url()]);
+        tool("pg_dump", &["--format=plain", "--inserts", "--no-owner", "--file", file.to_str().unwrap(), &self.url()]);
         // Newer releases of pg_dump fence the text with a key drawn for each run.
         let text = std::fs::read_to_string(file).unwrap();
         let lines = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
         std::fs::write(file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+
+    /// Fills an empty database with such text.
+    pub(crate) fn load_plain(&self, file: &Path) {
+        let file = file.to_str().unwrap();
+        tool("psql", &["--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file", file, "--dbname", &self.url()]);
     }
 
     /// Puts a copy in its place.
