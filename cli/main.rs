@@ -12,12 +12,7 @@ mod tools;
 
 use args::{Arguments, AuditCommand, Command};
 use clap::Parser;
-use mimalloc::MiMalloc;
 use std::process::ExitCode;
-
-/// The server spends much of its time on many small values: cards, rows, changes.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
