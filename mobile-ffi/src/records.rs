@@ -560,13 +560,13 @@ pub enum Notice {
         requeued: u32,
     },
     /// The device was revoked, and its visits are gone from the phone. Shut the client down; whoever signs in next opens it
-    /// anew.
+    /// anew. Comes again where the office could not hear of it at once: with the next connection, also after the app was ended.
     Revoked {
         /// Unsent actions that the server has now, in quarantine for the office.
         handed_over: u32,
         /// Unsent actions that could not be handed over: sealed on the phone, until their technician signs in again.
         sealed: u32,
-        /// The file and its key are destroyed. Never while something is sealed.
+        /// The file and its key are destroyed. Never while something is sealed, nor before the office has heard of the wipe.
         erased: bool,
     },
 }

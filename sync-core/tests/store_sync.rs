@@ -272,6 +272,52 @@ fn a_revoked_phone_keeps_nothing_readable_but_its_sealed_work() {
     }
 }
 
+/// The app was ended between the wipe and the rewriting of the file: what had been freed lies there still.
+#[test]
+fn an_opening_finishes_a_wipe_that_was_cut_off() {
+    let disk = Disk::new();
+    let office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    let device = phone.device();
+    phone.store.wipe_after_revocation(&mut phone.rng).unwrap();
+    phone.store.close().unwrap();
+    let file = rusqlite::Connection::open(disk.beside("")).unwrap();
+    file.pragma_update(None, "secure_delete", false).unwrap();
+    file.execute_batch("CREATE TABLE freed (text); INSERT INTO freed VALUES ('Stubenring 24'); DROP TABLE freed;")
+        .unwrap();
+    file.close().unwrap();
+    let has_it = || {
+        ["", "-wal"].iter().any(|suffix| {
+            let bytes = std::fs::read(disk.beside(suffix)).unwrap_or_default();
+            bytes.windows(10).any(|window| window == b"Stubenring")
+        })
+    };
+    assert!(has_it());
+
+    let opened = disk.open(2);
+    assert!(!has_it());
+    assert!(opened.report.set_aside.is_none());
+    // The proof is owed until it was given.
+    let owed = opened.store.sync_state().unwrap().farewell.unwrap();
+    assert_eq!((owed.user, owed.device), ((tenant(), tech(10)), device));
+    opened.store.wipe_proven().unwrap();
+    drop(opened);
+    assert_eq!(disk.open(3).store.sync_state().unwrap().farewell, None);
+}
+
+#[test]
+fn another_technician_owes_nobodys_proof() {
+    let disk = Disk::new();
+    let mut phone = disk.phone(1);
+    phone.primes(&Office::new([1]));
+    phone.store.wipe_after_revocation(&mut phone.rng).unwrap();
+    phone.store.bind_user(&tenant(), &tech(10), &mut phone.rng).unwrap();
+    assert!(phone.store.sync_state().unwrap().farewell.is_some(), "the same one does");
+    phone.store.bind_user(&tenant(), &tech(20), &mut phone.rng).unwrap();
+    assert_eq!(phone.store.sync_state().unwrap().farewell, None);
+}
+
 #[test]
 fn old_receipts_and_seen_tombstones_are_pruned() {
     let disk = Disk::new();

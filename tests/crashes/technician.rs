@@ -1,6 +1,6 @@
 //! A technician with a phone, as a process that can be killed: the whole engine on an encrypted file, a real socket, and hands that never
 //! rest. What the technician is told, that something is recorded and that the office has it, is written down beside the phone, synced,
-//! before the next thing is done. For the tests; see `crashes.rs`.
+//! before the next thing is done. For the tests; see `crashes.rs` and `wipe.rs`.
 
 mod told;
 
@@ -45,6 +45,9 @@ struct Arguments {
     /// Does nothing more: exchanges everything, writes down what the phone shows, and ends.
     #[arg(long)]
     settle: bool,
+    /// Does nothing at all: opens a file that is not encrypted, connects, and waits to be killed.
+    #[arg(long, conflicts_with = "settle")]
+    idle: bool,
     #[arg(long, env = "TECHNICIAN_TOKEN", hide_env_values = true)]
     token: String,
 }
@@ -70,7 +73,10 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         path: arguments.dir.join("visits.db"),
         app: "crashes 1.0".to_owned(),
         client,
-        at_rest: AtRest::Encrypted(Arc::new(Vault(arguments.dir.clone()))),
+        at_rest: match arguments.idle {
+            true => AtRest::Unencrypted,
+            false => AtRest::Encrypted(Arc::new(Vault(arguments.dir.clone()))),
+        },
     })?;
     let found = engine.report();
     told.write(&Told::Opened {
@@ -80,6 +86,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     })?;
     engine.sign_in(arguments.tenant, arguments.technician).await?;
     engine.start().await?;
+    if arguments.idle {
+        return std::future::pending().await;
+    }
     let unheard = unheard(before);
     let technician =
         Technician { engine, told, unheard, rng: StdRng::seed_from_u64(arguments.seed), away_for: 0, texts: 0 };

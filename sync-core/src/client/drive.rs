@@ -31,8 +31,11 @@ enum Next {
     FreshToken,
     /// Not before the user has signed in again.
     SignIn,
-    /// Not at all.
-    Revoked,
+    /// Not at all; or only to give the server what is unsent, and the proof, where it has not heard of that.
+    Revoked {
+        /// It has.
+        proven: bool,
+    },
 }
 
 impl From<StoreError> for Ended {
@@ -51,15 +54,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = Backoff::default();
     let mut need = TokenNeed::Connect;
     let mut network = shared.network.subscribe();
-    refresh_counts(&shared).await;
     loop {
+        // Also a wipe that the end of the app cut off goes on.
+        let mut revoked = refresh_counts(&shared).await.is_some_and(|state| state.farewell.is_some());
+        let show = |phase| shared.set(|status| status.phase = if revoked { Phase::Revoked } else { phase });
         if !*network.borrow_and_update() {
-            shared.set(|status| status.phase = Phase::NoNetwork);
+            show(Phase::NoNetwork);
             // The sender lives in `shared`, so waiting cannot fail.
             let _ = network.wait_for(|available| *available).await;
             backoff.succeeded();
         }
-        shared.set(|status| status.phase = Phase::Connecting);
+        show(Phase::Connecting);
         let ended = tokio::select! {
             ended = attempt(&shared, need) => ended,
             _ = network.wait_for(|available| !*available) => Ended {
@@ -82,9 +87,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
             status.error = Some(ended.error);
         });
         match ended.next {
-            Next::Revoked => return revoked(&shared).await,
+            Next::Revoked { proven } => {
+                shared.set(|status| status.phase = Phase::Revoked);
+                if proven {
+                    return;
+                }
+                revoked = true;
+            }
             Next::SignIn => {
-                shared.set(|status| status.phase = Phase::SignInNeeded);
+                show(Phase::SignInNeeded);
                 shared.nudge.notified().await;
                 continue;
             }
@@ -98,7 +109,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             backoff.next_delay_ms(ended.retry_after_ms, &mut *rng)
         };
         let asked_to_wait = ended.retry_after_ms.is_some();
-        shared.set(|status| status.phase = Phase::Waiting);
+        shared.set(|status| status.phase = if revoked { Phase::Revoked } else { Phase::Waiting });
         let wait = tokio::time::sleep(Duration::from_millis(delay_ms.unsigned_abs()));
         tokio::pin!(wait);
         loop {
@@ -111,13 +122,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
         }
     }
-}
-
-async fn revoked(shared: &Arc<Shared>) {
-    shared.set(|status| {
-        status.phase = Phase::Revoked;
-        status.caught_up = false;
-    });
 }
 
 async fn attempt(shared: &Arc<Shared>, need: TokenNeed) -> Ended {
@@ -139,6 +143,7 @@ async fn attempt(shared: &Arc<Shared>, need: TokenNeed) -> Ended {
         socket,
         in_flight: Vec::new(),
         greeted: false,
+        farewell: false,
         clock: None,
         noted_ms: None,
     };
@@ -148,10 +153,10 @@ async fn attempt(shared: &Arc<Shared>, need: TokenNeed) -> Ended {
     }
 }
 
-async fn refresh_counts(shared: &Arc<Shared>) {
-    if let Ok(state) = shared.with_store(|store, _| store.sync_state()).await {
-        show_counts(shared, &state);
-    }
+async fn refresh_counts(shared: &Arc<Shared>) -> Option<SyncState> {
+    let state = shared.with_store(|store, _| store.sync_state()).await.ok()?;
+    show_counts(shared, &state);
+    Some(state)
 }
 
 fn show_counts(shared: &Shared, state: &SyncState) {
@@ -169,14 +174,16 @@ struct Connection {
     /// The rows behind the push in flight.
     in_flight: Vec<SentLane>,
     greeted: bool,
+    /// It is made in the name of a revoked device, to finish its wipe.
+    farewell: bool,
     /// When the clock's offset was last stored, and which.
     clock: Option<(u64, i64)>,
     /// When the last sync was last stored.
     noted_ms: Option<u64>,
 }
 
-/// How long a revoked phone waits for the server to take what is unsent.
-const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a revoked phone waits for each answer of the server's.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a fact about the connection that changes all the time is written to the disk.
 const PERSIST_EVERY_MS: u64 = 60_000;
 /// A clock that moved by more than this is stored at once.
@@ -184,7 +191,7 @@ const DRIFT_MS: u64 = 100;
 
 fn phone_state(state: SyncState) -> PhoneState {
     PhoneState {
-        device: state.device,
+        device: state.farewell.map_or(state.device, |owed| owed.device),
         app: state.app,
         generation: state.generation,
         cursor: state.cursor,
@@ -212,6 +219,7 @@ impl Connection {
     async fn drive(&mut self) -> Result<std::convert::Infallible, Ended> {
         let state = self.shared.with_store(|store, _| store.sync_state()).await?;
         show_counts(&self.shared, &state);
+        self.farewell = state.farewell.is_some();
         let (mut session, effects) = PhoneSession::open(self.now(), phone_state(state));
         self.carry_out(&mut session, effects).await?;
         loop {
@@ -253,6 +261,19 @@ impl Connection {
                 let frame = Message::Binary(encode_phone(&message).into());
                 self.socket.feed(frame).await.map_err(Self::lost)?;
                 None
+            }
+            // Nobody waits for a proof: the server's database is from before the revocation, say. Where a technician has signed in
+            // again, the next connection is theirs.
+            PhoneEffect::Introduce(_) if self.farewell => {
+                let in_use = shared.with_store(|store, _| Ok(store.sync_state()?.user.is_some())).await?;
+                let erased = self.leave().await?;
+                let ended = Self::lost("the server knows of no revocation");
+                if in_use {
+                    return Err(ended);
+                }
+                shared.set(|status| status.phase = Phase::Revoked);
+                shared.tell(Event::Revoked(Revoked { erased, ..Revoked::default() }));
+                return Err(Ended { next: Next::Revoked { proven: true }, ..ended });
             }
             PhoneEffect::Introduce(welcome) => {
                 let (check, state) = shared
@@ -377,12 +398,13 @@ impl Connection {
                 match code {
                     ByeCode::TokenExpired => ended(ConnectionError::Unauthorized, Next::FreshToken, after),
                     ByeCode::Version => ended(ConnectionError::Version(text), Next::Retry, after),
-                    ByeCode::DeviceRevoked => {
-                        if let Err(error) = self.wipe().await {
-                            return error.into();
+                    ByeCode::DeviceRevoked => match self.wipe().await {
+                        Ok(proven) => {
+                            let error = ConnectionError::Closed("this device was revoked".into());
+                            ended(error, Next::Revoked { proven }, None)
                         }
-                        ended(ConnectionError::Closed("this device was revoked".into()), Next::Revoked, None)
-                    }
+                        Err(error) => error.into(),
+                    },
                     ByeCode::GoingAway
                     | ByeCode::Malformed
                     | ByeCode::TooLarge
@@ -397,37 +419,69 @@ impl Connection {
         }
     }
 
-    /// Removes what the phone holds, seals what is unsent, hands that over, and then destroys the file and its key. The wipe
-    /// comes first and needs no network; the rest is best effort, and what could not be handed over stays sealed.
-    async fn wipe(&mut self) -> Result<(), StoreError> {
-        let user = self.shared.with_store(|store, _| store.sync_state()).await?.user;
-        let wiped = self.shared.with_store(|store, rng| store.wipe_after_revocation(rng)).await?;
-        let mut outcome = Revoked { sealed: wiped.sealed, ..Revoked::default() };
-        if let Some(user) = user
-            && wiped.sealed > 0
-        {
-            outcome.handed_over = self.hand_over(&user).await?;
-            outcome.sealed = wiped.sealed.saturating_sub(outcome.handed_over);
+    /// Removes what the phone holds, seals what is unsent, hands that over, tells the server, and then destroys the file and its
+    /// key. The wipe comes first and needs no network. Cut off anywhere later, by the network or by the end of the app, the next
+    /// connection goes on: see [`SyncState::farewell`]. True once the server has heard of it.
+    async fn wipe(&mut self) -> Result<bool, StoreError> {
+        let owed = self
+            .shared
+            .with_store(|store, rng| {
+                store.wipe_after_revocation(rng)?;
+                Ok(store.sync_state()?.farewell)
+            })
+            .await?;
+        let mut outcome = Revoked::default();
+        if let Some(owed) = owed {
+            outcome.handed_over = self.hand_over(&owed.user).await?;
+            let sealed = self.shared.with_store(|store, _| store.sealed()).await?;
+            let of_theirs =
+                sealed.into_iter().find(|(tenant, technician, _)| (tenant, technician) == (&owed.user.0, &owed.user.1));
+            outcome.sealed = of_theirs.map_or(0, |(.., sealed)| sealed);
         }
-        if let Some(erase) = self.shared.config.erase.clone() {
-            outcome.erased = self
-                .shared
-                .with_store(move |store, _| {
-                    // Other technicians' work may be in here too, or what was found damaged.
-                    let nothing_unsent = store.holds_nothing_unsent()?;
-                    if nothing_unsent {
-                        erase(store)?;
-                    }
-                    Ok(nothing_unsent)
-                })
-                .await?;
+        let proven = self.prove(outcome.sealed).await;
+        if proven {
+            outcome.erased = self.leave().await?;
         }
-        tracing::info!(?outcome, "this device was revoked");
+        tracing::info!(?outcome, proven, "this device was revoked");
+        self.shared.set(|status| status.phase = Phase::Revoked);
         self.shared.tell(Event::Revoked(outcome));
-        let report = encode_phone(&PhoneMessage::Wiped(Wiped { sealed: outcome.sealed }));
-        let _ = self.socket.send(Message::Binary(report.into())).await;
+        Ok(proven)
+    }
+
+    /// Tells the server that the visits are gone. True once it has heard: it closes when that is stored.
+    async fn prove(&mut self, sealed: u32) -> bool {
+        let report = encode_phone(&PhoneMessage::Wiped(Wiped { sealed }));
+        let heard = async {
+            self.socket.send(Message::Binary(report.into())).await.ok()?;
+            loop {
+                match self.socket.next().await?.ok()? {
+                    Message::Close(_) => return Some(()),
+                    Message::Binary(frame) if matches!(decode_server(&frame), Ok(ServerMessage::Bye(_))) => {
+                        return None;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let proven = matches!(tokio::time::timeout(PATIENCE, heard).await, Ok(Some(())));
         let _ = self.socket.close(None).await;
-        Ok(())
+        proven
+    }
+
+    /// The server is owed nothing more: destroys the file and its key, unless somebody's unsent work is in it. True when they
+    /// are gone.
+    async fn leave(&self) -> Result<bool, StoreError> {
+        let erase = self.shared.config.erase.clone();
+        self.shared
+            .with_store(move |store, _| {
+                // Other technicians' work may be in here too, or what was found damaged. Or somebody has the phone already.
+                let in_use = store.sync_state()?.user.is_some();
+                match erase {
+                    Some(erase) if !in_use && store.holds_nothing_unsent()? => erase(store).map(|()| true),
+                    _ => store.wipe_proven().map(|()| false),
+                }
+            })
+            .await
     }
 
     /// Gives sealed changes to the server, which quarantines them for the office. Answers how many it has.
@@ -454,7 +508,7 @@ impl Connection {
                     }
                 }
             };
-            let Ok(Some(ack)) = tokio::time::timeout(HAND_OVER_PATIENCE, answer).await else { break };
+            let Ok(Some(ack)) = tokio::time::timeout(PATIENCE, answer).await else { break };
             let taken = self.shared.with_store(move |store, _| store.sealed_taken(&page.lanes, &ack.lanes)).await?;
             if taken == 0 {
                 break;

@@ -397,6 +397,8 @@ impl Engine {
     }
 
     async fn needs_user(&self) -> Result<(), EngineError> {
-        self.sync_state().await?.user.map(|_| ()).ok_or(EngineError::NotSignedIn)
+        let state = self.sync_state().await?;
+        // A revoked phone that owes its proof connects to say so, and for nothing else.
+        if state.user.is_some() || state.farewell.is_some() { Ok(()) } else { Err(EngineError::NotSignedIn) }
     }
 }

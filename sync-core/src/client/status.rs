@@ -57,7 +57,7 @@ pub enum Phase {
     Connected,
     /// The technician must sign in again; nothing is tried until [`super::Client::sync_soon`].
     SignInNeeded,
-    /// The device was revoked and wiped; unsent work is sealed.
+    /// The device was revoked and wiped; unsent work is sealed. Stays so while the server has not heard of it.
     Revoked,
     /// Stopped.
     Stopped,
@@ -122,7 +122,8 @@ pub enum Event {
     },
     /// Somebody else is signed in, nobody, or the phone woke up: read everything anew.
     Refreshed,
-    /// The device was revoked, and its visits are gone from the phone.
+    /// The device was revoked, and its visits are gone from the phone. Comes again where more could be done later: the
+    /// connection had broken before the server had what was unsent and the proof.
     Revoked(Revoked),
 }
 
@@ -133,6 +134,6 @@ pub struct Revoked {
     pub handed_over: u32,
     /// Unsent changes that could not be handed over: sealed on the phone, until their technician signs in again.
     pub sealed: u32,
-    /// The file and its key are destroyed. Never while something is sealed.
+    /// The file and its key are destroyed. Never while something is sealed, nor before the server has heard of the wipe.
     pub erased: bool,
 }

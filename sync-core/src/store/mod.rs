@@ -44,6 +44,7 @@ pub use feed::{Applied, FeedBatch};
 pub use key::{DatabaseKey, Protection};
 pub use open::{OpenOptions, OpenReport, Opened, SetAside, SetAsideReason};
 pub use outbox::{OutboxPage, PageLimits, ParkedItem, SentLane};
+pub use phone::Farewell;
 pub use schema::VERSION as SCHEMA_VERSION;
 pub use state::{IdentityCheck, Pruned, StoreCounts, SyncState};
 pub use tombstones::TombstoneCard;

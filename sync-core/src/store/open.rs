@@ -5,6 +5,7 @@ use super::phone::{Phone, random_hex};
 use super::rows::{OpenVisits, digest_of_rows};
 use super::schema::run_migrations;
 use super::state::checkpoint;
+use super::user::rewrite;
 use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema, transact};
 use crate::domain::Timestamp;
 use rusqlite::Connection;
@@ -390,6 +391,10 @@ fn take_up(path: &Path, trusted: bool, protection: &Protection, rng: &mut dyn ra
         })?;
     }
     report.rows_quarantined = damage::quarantined(&conn)?;
+    if phone.farewell.is_some() {
+        // The wipe may have been cut off before what it had freed was gone. What a full disk prevents here the farewell tries again.
+        let _ = rewrite(&conn);
+    }
     let reader = connect_reader(path, protection)?;
     Ok(Taken { conn, reader, phone, pending, report })
 }

@@ -39,9 +39,21 @@ pub(super) struct Phone {
     /// Everything is being fetched anew; lanes that wait for the server's copy are freed at its end.
     #[serde(default)]
     pub(super) resync: bool,
+    /// The device that was revoked, until the office has the proof of the wipe.
+    #[serde(default)]
+    pub(super) farewell: Option<Farewell>,
     /// A full answer is under way. Not stored: one that a crash cuts off begins anew.
     #[serde(skip)]
     pub(super) run_open: bool,
+}
+
+/// A device that was revoked while it was this phone, and the proof of whose wipe is still owed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// Whose it was.
+    pub user: (TenantId, TechnicianId),
+    /// Which: the phone has another device id already.
+    pub device: DeviceId,
 }
 
 /// A clock measurement.
@@ -72,6 +84,7 @@ impl Phone {
             clock: None,
             run: 0,
             resync: false,
+            farewell: None,
             run_open: false,
         })
     }

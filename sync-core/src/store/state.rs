@@ -2,7 +2,7 @@
 
 use super::lanes::needs_fetch;
 use super::outbox::mark;
-use super::phone::MeasuredOffset;
+use super::phone::{Farewell, MeasuredOffset};
 use super::{DeviceNow, Protection, Store, StoreError};
 use crate::document::ActorKey;
 use crate::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Timestamp};
@@ -35,6 +35,8 @@ pub struct SyncState {
     pub needs_fetch: Vec<DispatchId>,
     /// When the phone last knew that it has everything.
     pub last_sync: Option<Timestamp>,
+    /// A revoked device's wipe, of which the office has no proof yet.
+    pub farewell: Option<Farewell>,
 }
 
 /// What the server's greeting meant.
@@ -127,6 +129,7 @@ impl Store {
                 cursor: phone.cursor,
                 digest: phone.digest,
                 last_sync: phone.last_sync,
+                farewell: phone.farewell,
             })
         })
     }

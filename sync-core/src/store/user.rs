@@ -1,12 +1,12 @@
 //! Who is logged in (rule 10): a store belongs to one technician at a time, and keeps everybody's unsent work.
 
 use super::checksum::sum;
-use super::phone::Phone;
+use super::phone::{Farewell, Phone};
 use super::state::checkpoint;
 use super::{OutboxPage, PageLimits, SentLane, Store, StoreError, Tx, outbox};
 use crate::domain::{TechnicianId, TenantId};
 use crate::protocol::{Digest, LaneAck};
-use rusqlite::OptionalExtension as _;
+use rusqlite::{Connection, OptionalExtension as _};
 
 /// What logging in changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +36,8 @@ const SEALED_COLUMNS: &str = "dispatch_id, state, hash, actor, made_at_ms, fact_
 
 impl Store {
     /// Logs a technician in. Another one than before: the former one's outbox is sealed, never erased, and this one's is
-    /// unsealed. Each technician has a device id of their own, because to the server a device is one technician's.
+    /// unsealed. Each technician has a device id of their own, because to the server a device is one technician's. A proof that
+    /// is owed for another technician's device is given up: it would need their token.
     ///
     /// # Errors
     /// The database's.
@@ -61,6 +62,7 @@ impl Store {
                 tx.phone.device = identity.device;
                 tx.phone.last_seq = identity.last_seq;
             }
+            tx.phone.farewell.take_if(|owed| owed.user != user);
             tx.phone.last_sync = None;
             tx.phone.start_over();
             bound.unsealed = tx.unseal(&user)?;
@@ -157,15 +159,32 @@ impl Store {
     }
 
     /// The device was revoked: seals the outbox, removes visits, documents and cards from the file, and logs the
-    /// technician out. The device id is not used again.
+    /// technician out. The device id is not used again. [`SyncState::farewell`](super::SyncState::farewell) says whose proof is
+    /// owed, until [`Self::wipe_proven`]; an opening in between finishes what a crash cut off here. Called again, it does what
+    /// is left.
     ///
     /// # Errors
     /// The database's.
     pub fn wipe_after_revocation(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
-        // Until the log is cut below, a crash undoes all of this, and the next connection is told of the revocation again:
-        // so one wait for the disk is enough.
+        // A power cut before the log is cut below may undo all of this: then the next connection is told of the revocation
+        // again. So one wait for the disk is enough. After the end of the process alone the transaction stands.
         self.with_writer(|writer| Ok(writer.conn.pragma_update(None, "synchronous", "NORMAL")?))?;
-        let wiped = self.write(|tx| {
+        let wiped = self.remove_all(rng);
+        self.with_writer(|writer| {
+            let rewritten = wiped.and_then(|wiped| rewrite(&writer.conn).map(|()| wiped));
+            writer.conn.pragma_update(None, "synchronous", "FULL")?;
+            rewritten
+        })
+    }
+
+    /// The wipe's transaction. What it frees is still in the file.
+    fn remove_all(&self, rng: &mut dyn rand::Rng) -> Result<Wiped, StoreError> {
+        self.write(|tx| {
+            if tx.phone.farewell.is_none()
+                && let Some(user) = tx.phone.user.clone()
+            {
+                tx.phone.farewell = Some(Farewell { user, device: tx.phone.device.clone() });
+            }
             let sealed = if tx.phone.user.is_some() { tx.seal(false)? } else { 0 };
             let visits = tx.clear_visits()?;
             // Copies of documents; the work on them lies in the outbox.
@@ -174,19 +193,26 @@ impl Store {
             tx.phone.last_sync = None;
             tx.phone.renew(rng)?;
             tx.phone.start_over();
-            Ok::<_, StoreError>(Wiped { visits, sealed })
-        });
-        self.with_writer(|writer| {
-            let rewritten = wiped.and_then(|wiped| {
-                // The file is written anew without the pages that were freed, and cut, as is the log that still has them.
-                writer.conn.execute_batch("VACUUM")?;
-                checkpoint(&writer.conn)?;
-                Ok(wiped)
-            });
-            writer.conn.pragma_update(None, "synchronous", "FULL")?;
-            rewritten
+            Ok(Wiped { visits, sealed })
         })
     }
+
+    /// The office knows that the revoked device was wiped, or has forgotten that it was revoked: nothing is owed any more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn wipe_proven(&self) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.phone.farewell = None;
+            Ok(())
+        })
+    }
+}
+
+/// Writes the file anew without the pages that were freed, and cuts it, as well as the log that still has them.
+pub(super) fn rewrite(conn: &Connection) -> Result<(), StoreError> {
+    conn.execute_batch("VACUUM")?;
+    Ok(checkpoint(conn)?)
 }
 
 impl Tx<'_> {

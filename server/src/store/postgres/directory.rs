@@ -16,7 +16,7 @@ pub(super) const LOCATIONS: &str =
     "SELECT revision, json FROM locations WHERE tenant = $1 AND location_id > $2 ORDER BY location_id LIMIT $3";
 /// Bookings do not overlap, so that only the last one that starts before the window can reach into it.
 pub(super) const BOOKINGS: &str = "SELECT b.dispatch_id, b.start_ms, b.end_ms, d.location_id FROM bookings b \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = b.dispatch_id \
+     CROSS JOIN LATERAL (SELECT location_id FROM dispatches WHERE tenant = $1 AND dispatch_id = b.dispatch_id OFFSET 0) d \
      WHERE b.tenant = $1 AND b.technician = $2 AND b.start_ms < $4 AND b.end_ms > $3 \
      AND b.start_ms >= coalesce((SELECT max(e.start_ms) FROM bookings e \
        WHERE e.tenant = $1 AND e.technician = $2 AND e.start_ms <= $3), $3) \

@@ -16,12 +16,14 @@ pub(super) const ONE: &str = concat!(
      WHERE d.tenant = $1 AND d.dispatch_id = $2"
 );
 
+// `OFFSET 0`, here and elsewhere: looked up one by one, also while PostgreSQL has no statistics yet. Then it takes every table for
+// tiny, and would read all rows of the tenant, again and again.
 pub(super) const DOCUMENTS: &str = concat!(
     "SELECT ",
     stored_columns!(),
     ", o.document FROM unnest($2::text[]) j(id) \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = j.id COLLATE \"C\" \
-     JOIN documents o ON o.tenant = $1 AND o.dispatch_id = d.dispatch_id \
+     CROSS JOIN LATERAL (SELECT * FROM dispatches WHERE tenant = $1 AND dispatch_id = j.id COLLATE \"C\" OFFSET 0) d \
+     CROSS JOIN LATERAL (SELECT document FROM documents WHERE tenant = $1 AND dispatch_id = d.dispatch_id OFFSET 0) o \
      LEFT JOIN sla s ON s.tenant = $1 AND s.dispatch_id = d.dispatch_id"
 );
 
@@ -81,10 +83,11 @@ pub(super) const SLA: &str = "SELECT dispatch_id, deadline_ms, status, announced
 
 pub(super) const FACTS_BY_SEQUENCE: &str = "SELECT f.device, f.seq, f.fact_id \
      FROM unnest($2::text[], $3::bigint[]) j(device, seq) \
-     JOIN facts f ON f.tenant = $1 AND f.device = j.device COLLATE \"C\" AND f.seq = j.seq AND f.seq_reused = 0";
+     CROSS JOIN LATERAL (SELECT device, seq, fact_id FROM facts \
+       WHERE tenant = $1 AND device = j.device COLLATE \"C\" AND seq = j.seq AND seq_reused = 0 OFFSET 0) f";
 pub(super) const FACTS_BY_SERIAL: &str = "SELECT f.serial, f.fact_id FROM unnest($2::text[]) j(serial) \
-     JOIN facts f ON f.tenant = $1 AND f.serial = j.serial COLLATE \"C\" \
-     WHERE f.serial IS NOT NULL AND (f.verdict = 'accepted' OR f.held_since_ms IS NOT NULL) ORDER BY f.fact_id";
+     CROSS JOIN LATERAL (SELECT serial, fact_id FROM facts WHERE tenant = $1 AND serial = j.serial COLLATE \"C\" \
+       AND serial IS NOT NULL AND (verdict = 'accepted' OR held_since_ms IS NOT NULL) OFFSET 0) f ORDER BY f.fact_id";
 
 #[async_trait]
 impl Dispatches for PostgresStore {

@@ -33,24 +33,24 @@ pub(super) const NEWS: &str = "WITH page AS MATERIALIZED ( \
 
 /// Visits with their documents.
 pub(super) const WHOLE: &str = "SELECT d.dispatch_id, d.tag, d.card, o.document FROM unnest($2::text[]) j(id) \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = j.id COLLATE \"C\" \
-     JOIN documents o ON o.tenant = $1 AND o.dispatch_id = d.dispatch_id";
+     CROSS JOIN LATERAL (SELECT * FROM dispatches WHERE tenant = $1 AND dispatch_id = j.id COLLATE \"C\" OFFSET 0) d \
+     CROSS JOIN LATERAL (SELECT document FROM documents WHERE tenant = $1 AND dispatch_id = d.dispatch_id OFFSET 0) o";
 /// Visits without their documents.
 pub(super) const CARDS: &str = "SELECT d.dispatch_id, d.tag, d.card FROM unnest($2::text[]) j(id) \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = j.id COLLATE \"C\"";
+     CROSS JOIN LATERAL (SELECT * FROM dispatches WHERE tenant = $1 AND dispatch_id = j.id COLLATE \"C\" OFFSET 0) d";
 /// What came after a revision, without the phone's own.
 pub(super) const CHANGES: &str = "SELECT c.dispatch_id, c.bytes FROM unnest($2::text[], $3::bigint[]) j(id, revision) \
-     JOIN changes c ON c.tenant = $1 AND c.dispatch_id = j.id COLLATE \"C\" AND c.revision > j.revision \
-     WHERE c.device IS NULL OR c.device <> $4 ORDER BY c.dispatch_id, c.revision, c.idx";
+     CROSS JOIN LATERAL (SELECT * FROM changes WHERE tenant = $1 AND dispatch_id = j.id COLLATE \"C\" AND revision > j.revision \
+       AND (device IS NULL OR device <> $4) OFFSET 0) c ORDER BY c.dispatch_id, c.revision, c.idx";
 
 pub(super) const HELD: &str = "SELECT d.dispatch_id, d.tag, d.card, o.document FROM held h \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = h.dispatch_id \
-     JOIN documents o ON o.tenant = $1 AND o.dispatch_id = h.dispatch_id \
+     CROSS JOIN LATERAL (SELECT * FROM dispatches WHERE tenant = $1 AND dispatch_id = h.dispatch_id OFFSET 0) d \
+     CROSS JOIN LATERAL (SELECT document FROM documents WHERE tenant = $1 AND dispatch_id = h.dispatch_id OFFSET 0) o \
      WHERE h.tenant = $1 AND h.technician = $2 AND h.dispatch_id > $3 ORDER BY h.dispatch_id LIMIT $4";
 pub(super) const HELD_SOME: &str = "SELECT d.dispatch_id, d.tag, d.card, o.document FROM unnest($2::text[]) j(id) \
      JOIN held h ON h.tenant = $1 AND h.technician = $3 AND h.dispatch_id = j.id COLLATE \"C\" \
-     JOIN dispatches d ON d.tenant = $1 AND d.dispatch_id = h.dispatch_id \
-     JOIN documents o ON o.tenant = $1 AND o.dispatch_id = h.dispatch_id ORDER BY d.dispatch_id";
+     CROSS JOIN LATERAL (SELECT * FROM dispatches WHERE tenant = $1 AND dispatch_id = h.dispatch_id OFFSET 0) d \
+     CROSS JOIN LATERAL (SELECT document FROM documents WHERE tenant = $1 AND dispatch_id = h.dispatch_id OFFSET 0) o ORDER BY d.dispatch_id";
 pub(super) const OUTSIDE_WINDOW: &str = "SELECT tenant, dispatch_id FROM held WHERE until_ms < $1 \
      GROUP BY tenant, dispatch_id ORDER BY min(until_ms) LIMIT $2";
 pub(super) const HOLDERS: &str =
