@@ -182,6 +182,10 @@ async fn a_broker_that_hangs_holds_up_no_dispatcher_and_the_figures_say_how_much
     })
     .await;
 
+    // The client may be stuck in the hanging broker for ever: it is given up.
+    let failures = async || active.figure("crm_dispatch_events_publish_failures_total").await;
+    until("another client was tried", async || failures().await >= 1.0).await;
+
     broker.go_on().await;
     until("everything is published", async || waiting(&cluster).await == 0).await;
     until("and the figures say so", async || {

@@ -5,8 +5,8 @@
 //!
 //! **At least once, in order per key.** Events are handed over oldest first, many under way at once; the idempotent producer
 //! keeps their order within a partition across its own retries, and a message never times out. A row is marked after its
-//! receipt only. On a failure the relay gives up on everything under way, learns what became of each, and begins again with
-//! the oldest unmarked one; the receipt of an event that came after a failed one of its key does not count. So what a
+//! receipt only. On a failure, or a long silence, the relay gives up on everything under way, learns what became of each, and
+//! begins again with the oldest unmarked one; the receipt of an event that came after a failed one of its key does not count. So what a
 //! consumer sees anew is always in order, whatever it sees twice.
 
 use super::encoding::{EncodeError, Encoder};
@@ -40,6 +40,9 @@ const TURN_EVERY: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 /// Without a receipt for this long while events are under way, Kafka counts as away.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Without one for this long the client is given up, and another one begins with the oldest unmarked event: whatever a client got stuck
+/// in, it does not stay so for ever.
+const STUCK_MAX: Duration = Duration::from_secs(30);
 /// How long to wait for receipts under way when stopping, and for the reports of what was given up.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause after a failure; it doubles up to the configured one.
@@ -334,6 +337,10 @@ impl<'a> Pump<'a> {
                 // An answer that does not come is as bad as a no.
                 if !timeout(SETTLE_TIMEOUT, self.turn.is_held()).await.unwrap_or(false) {
                     return Ok(Ended::TurnLost);
+                }
+                if self.in_flight > 0 && self.last_receipt.elapsed() > STUCK_MAX {
+                    let stuck = STUCK_MAX.as_secs();
+                    return Err(Ended::later(format!("Kafka has given no receipt for {stuck} s; beginning anew")));
                 }
                 self.look_back().await?;
                 if self.in_flight > 0 && self.last_receipt.elapsed() > SILENCE_MAX {
