@@ -9,9 +9,9 @@ use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::{PATIENCE, PhoneSetup, TENANT, World};
-use sync_core::client::{AtRest, Engine, EngineConfig, Event, Phase, Revoked};
+use sync_core::client::{AtRest, Engine, EngineConfig, EngineError, Event, Phase, Revoked};
 use sync_core::domain::{DispatchId, FactKind, TechnicianId};
-use sync_core::store::{NewEdit, VisitQuery};
+use sync_core::store::{NewEdit, StoreError, VisitQuery};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
@@ -241,7 +241,9 @@ async fn a_wipe_that_the_office_has_not_heard_of_is_told_by_the_next_connection(
     let engine = open(&world, &folder, 9);
     engine.sign_in(TENANT.parse().unwrap(), TECHNICIAN.parse::<TechnicianId>().unwrap()).await.unwrap();
     let mut events = engine.events();
-    engine.start().await.unwrap();
+    // A job in the background does it as well.
+    let job = engine.sync_now(PATIENCE).await;
+    assert!(matches!(job, Err(EngineError::Store(StoreError::Closed))), "{job:?}");
     assert_eq!(revoked(&mut events).await, Revoked { handed_over: 2, sealed: 0, erased: true });
     assert!(wiped_at(&world, &device).await.is_some());
     assert!(!folder.join("visits.db").exists());

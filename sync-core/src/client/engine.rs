@@ -331,7 +331,8 @@ impl Engine {
                 },
                 changed = status.changed() => {
                     let phase = status.borrow_and_update().phase;
-                    if changed.is_err() || matches!(phase, Phase::SignInNeeded | Phase::Revoked | Phase::Stopped) {
+                    // A revoked phone may still have to say that it is wiped; the event comes after it has tried.
+                    if changed.is_err() || matches!(phase, Phase::SignInNeeded | Phase::Stopped) {
                         return false;
                     }
                 }
