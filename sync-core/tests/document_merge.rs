@@ -126,7 +126,8 @@ impl Day {
                 };
                 let open = view.facts.keys().filter(|fact| !view.rulings.contains_key(fact));
                 let rulings = open.map(|fact| (fact.clone(), ruling.clone())).collect();
-                self.changes.extend(self.server.decide(SERVER, &view.plan, &rulings, at(9)));
+                self.changes.extend(self.server.rule(SERVER, &rulings, at(9)));
+                assert_eq!(self.server.plan(), view.plan);
                 None
             }
             Deed::Pushes { phone } => {
@@ -154,9 +155,14 @@ fn replayed(changes: &[EncodedChange], ranks: &[u32]) -> VisitDoc {
     let mut waiting: Vec<_> = changes.iter().zip(ranks.iter().cycle()).collect();
     waiting.sort_by_key(|(change, rank)| (**rank, change.hash));
     let mut doc = visit();
+    let mut view = doc.view();
     while !waiting.is_empty() {
         let before = waiting.len();
-        waiting.retain(|(change, _)| doc.apply(&[&change.bytes]).is_err());
+        waiting.retain(|(change, _)| {
+            let refused = doc.apply_and_view(&[&change.bytes], &mut view).is_err();
+            assert_eq!(view, doc.view(), "what is read of a change leads to what reading all of it shows");
+            refused
+        });
         assert!(waiting.len() < before, "the changes have no causal order");
     }
     doc

@@ -2,9 +2,9 @@
 
 use super::edit::at;
 use super::schema::{Objects, Region, actor_id, plan_registers};
-use super::view::read_fact;
+use super::view::{Touched, read_fact};
 use super::{ActorKey, ChangeHash, DocumentError, EncodedChange, VisitDoc, chunk};
-use crate::domain::{Plan, TechnicianId, Timestamp};
+use crate::domain::{Plan, TechnicianId, Timestamp, VisitView};
 use crate::protocol::limits::DOCUMENT_BYTES_MAX;
 use automerge::legacy::{Key, OpType};
 use automerge::transaction::Transactable;
@@ -107,6 +107,26 @@ impl VisitDoc {
     /// # Errors
     /// [`DocumentError::CausallyOpen`] when something is missing: fetch the whole document instead. Nothing was applied.
     pub fn apply(&mut self, changes: &[impl AsRef<[u8]>]) -> Result<(), DocumentError> {
+        self.apply_new(changes, |(): &mut (), _| ())
+    }
+
+    /// As [`Self::apply`], and brings a view of the document as it was up to what it is: what the changes leave alone is not
+    /// read again.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; the view is untouched then, too.
+    pub fn apply_and_view(&mut self, changes: &[impl AsRef<[u8]>], view: &mut VisitView) -> Result<(), DocumentError> {
+        let touched = self.apply_new(changes, Touched::note)?;
+        self.refresh(view, touched);
+        Ok(())
+    }
+
+    /// Applies what is new, and shows each such change to `look` beforehand.
+    fn apply_new<T: Default>(
+        &mut self,
+        changes: &[impl AsRef<[u8]>],
+        look: impl Fn(&mut T, (&Objects, &Change)),
+    ) -> Result<T, DocumentError> {
         let mut new = Vec::with_capacity(changes.len());
         let mut known = HashSet::new();
         for bytes in changes {
@@ -126,10 +146,12 @@ impl VisitDoc {
             return Err(DocumentError::CausallyOpen);
         }
         let bytes: usize = new.iter().map(|change| change.raw_bytes().len()).sum();
+        let mut seen = T::default();
+        new.iter().for_each(|change| look(&mut seen, (&self.objects, change)));
         self.doc.apply_changes(new).map_err(malformed)?;
         self.bytes += bytes;
         self.ledger = Default::default();
-        Ok(())
+        Ok(seen)
     }
 
     /// Merges another copy of the same visit into this one.

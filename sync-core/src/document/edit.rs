@@ -33,6 +33,28 @@ impl VisitDoc {
             .filter(|(key, value)| before.remove(key).as_ref() != Some(value))
             .collect();
         let gone: Vec<_> = before.into_keys().filter(|key| PLAN_FIELDS.contains(&key.as_str())).collect();
+        self.write_decision(actor, after, gone, rulings, now)
+    }
+
+    /// As [`Self::decide`] with the plan that the document has: nothing of it is looked at.
+    #[must_use]
+    pub fn rule(
+        &mut self,
+        actor: ActorKey,
+        rulings: &BTreeMap<FactId, Ruling>,
+        now: Timestamp,
+    ) -> Option<EncodedChange> {
+        self.write_decision(actor, Vec::new(), Vec::new(), rulings, now)
+    }
+
+    fn write_decision(
+        &mut self,
+        actor: ActorKey,
+        after: Vec<(String, ScalarValue)>,
+        gone: Vec<String>,
+        rulings: &BTreeMap<FactId, Ruling>,
+        now: Timestamp,
+    ) -> Option<EncodedChange> {
         let rulings: Vec<_> = rulings
             .iter()
             .filter_map(|(fact, ruling)| Some((fact.as_str(), ScalarValue::Bytes(to_cbor(ruling)?))))

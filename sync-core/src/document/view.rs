@@ -1,16 +1,17 @@
 //! Reading: the document as plain values.
 
 use super::cbor::from_cbor;
-use super::schema::{SUMMARY, read_plan};
+use super::schema::{Objects, Region, SUMMARY, read_plan};
 use super::{StateTag, VisitDoc};
 use crate::domain::{
     Answer, ChecklistItemId, ClockReading, DeviceId, Fact, FactId, FactKind, Plan, Position, Report, Ruling,
     TechnicianId, VisitView,
 };
-use automerge::{ObjId, ReadDoc, ScalarValueRef, Value, ValueRef};
+use automerge::legacy::Key;
+use automerge::{Change, ObjId, ReadDoc, ScalarValueRef, Value, ValueRef};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl VisitDoc {
     /// Names the exact content.
@@ -39,6 +40,30 @@ impl VisitDoc {
             facts: self.entries(&self.objects.facts, read_fact).flatten().map(|fact| (fact.id.clone(), fact)).collect(),
             rulings: self.entries(&self.objects.rulings, read_ruling).flatten().collect(),
         }
+    }
+
+    /// Reads what changes have touched.
+    pub(super) fn refresh(&self, view: &mut VisitView, touched: Touched) {
+        if touched.plan {
+            view.plan = self.plan();
+        }
+        for key in touched.facts {
+            match self.entry(&self.objects.facts, &key, read_fact) {
+                Some(fact) => drop(view.facts.insert(fact.id.clone(), fact)),
+                None => view.facts.retain(|id, _| id.as_str() != key),
+            }
+        }
+        for key in touched.rulings {
+            match self.entry(&self.objects.rulings, &key, read_ruling) {
+                Some((fact, ruling)) => drop(view.rulings.insert(fact, ruling)),
+                None => view.rulings.retain(|id, _| id.as_str() != key),
+            }
+        }
+    }
+
+    fn entry<T>(&self, map: &ObjId, key: &str, read: impl Fn(&str, &[u8]) -> Option<T>) -> Option<T> {
+        let (value, _) = self.doc.get(map, key).ok()??;
+        read(key, value.as_bytes()?)
     }
 
     /// How many facts and rulings are of a release so much newer that not even their common fields can be read.
@@ -82,6 +107,27 @@ impl VisitDoc {
             ValueRef::Scalar(ScalarValueRef::Bytes(bytes)) => read(&item.key, bytes),
             _ => None,
         })
+    }
+}
+
+/// The parts of a view that changes may have made another.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    plan: bool,
+    facts: BTreeSet<String>,
+    rulings: BTreeSet<String>,
+}
+
+impl Touched {
+    pub(super) fn note(&mut self, (objects, change): (&Objects, &Change)) {
+        for op in change.decode().operations {
+            match (objects.region(&op.obj), op.key) {
+                (Region::Plan, _) => self.plan = true,
+                (Region::Facts, Key::Map(key)) => drop(self.facts.insert(key.to_string())),
+                (Region::Rulings, Key::Map(key)) => drop(self.rulings.insert(key.to_string())),
+                _ => {}
+            }
+        }
     }
 }
 

@@ -270,12 +270,11 @@ impl Tx<'_> {
             }
             Err(other) => return Err(other),
         };
-        if open.doc.apply(changes).is_err() {
+        if open.doc.apply_and_view(changes, &mut open.view).is_err() {
             return Ok(false);
         }
         let local;
         let card = if self.has_unsent_facts(dispatch)? {
-            open.view = open.doc.view();
             local = open.card(dispatch);
             &local
         } else {

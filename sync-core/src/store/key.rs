@@ -116,7 +116,9 @@ pub(super) fn look(path: &Path) -> std::io::Result<Found> {
     };
     let mut page = Vec::with_capacity(PAGE_BYTES);
     file.take(PAGE_BYTES as u64).read_to_end(&mut page)?;
-    let distinct = page.iter().collect::<std::collections::HashSet<_>>().len();
+    let mut seen = [false; 256];
+    page.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    let distinct = seen.iter().filter(|seen| **seen).count();
     Ok(if page.is_empty() {
         Found::Nothing
     } else if page.starts_with(PLAIN_HEADER) {

@@ -16,7 +16,7 @@
 //! Rooms, in reading order: `open` (lock, set-aside, identity), `key` (encryption at rest), `schema`, `phone` (the one row about this install),
 //! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox`, `lanes` and
 //! `ack` (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
-//! (who is logged in), `damage`, `checksum`, `error`.
+//! (who is logged in), `damage`, `checksum`, `error`, `transaction`.
 
 mod ack;
 mod act;
@@ -34,6 +34,7 @@ mod rows;
 mod schema;
 mod state;
 mod tombstones;
+mod transaction;
 mod user;
 mod visits;
 
@@ -55,10 +56,11 @@ use error::DamageSign;
 use open::FileLock;
 use phone::Phone;
 use rows::OpenVisits;
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use transaction::Transaction;
 
 /// Most visits that a phone holds; the server's window keeps far below it.
 pub const VISITS_MAX: u32 = 20_000;
@@ -96,7 +98,7 @@ struct Writer {
 
 /// A write under way. What it changes in memory counts only if the transaction is committed.
 struct Tx<'a> {
-    sql: &'a Transaction<'a>,
+    sql: &'a Connection,
     phone: Phone,
     open: &'a mut OpenVisits,
     /// Unacknowledged changes; kept exact by who adds or removes some.
@@ -138,7 +140,7 @@ impl Store {
     fn read<T>(&self, look: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = reader.as_mut().ok_or(StoreError::Closed)?;
-        let result = reader.transaction().map_err(StoreError::from).and_then(|tx| look(&tx));
+        let result = Transaction::read(reader).map_err(StoreError::from).and_then(|tx| look(&tx));
         if let Err(error) = &result {
             self.note_damage(error);
         }
@@ -159,7 +161,7 @@ fn transact<T, E: From<StoreError>>(
     pending: &mut u32,
     work: impl FnOnce(&mut Tx<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let sql = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+    let sql = Transaction::write(conn).map_err(StoreError::from)?;
     let mut tx = Tx { sql: &sql, phone: phone.clone(), open, pending: *pending };
     let done = work(&mut tx)?;
     let Tx { phone: phone_after, pending: pending_after, .. } = tx;

@@ -37,8 +37,6 @@ pub(super) struct OpenVisit {
     tail: usize,
     /// Changes that are stored and that [`Self::doc`] gets when somebody needs it.
     behind: Vec<ByteBuf>,
-    /// [`Self::view`] is older than the document.
-    view_is_old: bool,
 }
 
 /// The visits that were opened lately, latest last. Whoever changes a visit's row otherwise takes it out of here.
@@ -107,23 +105,15 @@ impl OpenVisit {
 
     /// The document has the server's changes, and was stored whole.
     pub(super) fn was_stored(&mut self, tag: StateTag, bytes: Vec<u8>) {
-        (self.bytes, self.tail, self.view_is_old) = (bytes, 0, true);
+        (self.bytes, self.tail) = (bytes, 0);
         (self.head.held, self.head.tag, self.head.local_tag) = (true, tag, self.doc.tag());
     }
 
     /// Brings the document and its view up to what is stored. False when the changes do not lead there.
     fn catch_up(&mut self) -> bool {
         let behind = std::mem::take(&mut self.behind);
-        if !behind.is_empty() {
-            if self.doc.apply(&behind).is_err() || self.doc.tag() != self.head.local_tag {
-                return false;
-            }
-            self.view_is_old = true;
-        }
-        if std::mem::take(&mut self.view_is_old) {
-            self.view = self.doc.view();
-        }
-        true
+        behind.is_empty()
+            || self.doc.apply_and_view(&behind, &mut self.view).is_ok() && self.doc.tag() == self.head.local_tag
     }
 }
 
@@ -209,7 +199,7 @@ impl Tx<'_> {
         let doc = VisitDoc::load(&bytes).map_err(|_| StoreError::VisitDamaged(dispatch.clone()))?;
         let view = doc.view();
         // How much of it was appended is not known any more; the saved form is at least a change long.
-        Ok(OpenVisit { head, doc, view, bytes, tail: 0, behind: Vec::new(), view_is_old: false })
+        Ok(OpenVisit { head, doc, view, bytes, tail: 0, behind: Vec::new() })
     }
 
     /// Stores an edited visit: content and card. The server's tag and whether it is held stay as they are.
@@ -357,15 +347,16 @@ impl Tx<'_> {
 
     /// True when the visit has changes that the server has not acknowledged.
     pub(super) fn has_unsent(&self, dispatch: &DispatchId) -> Result<bool, StoreError> {
-        Ok(self
-            .sql
-            .prepare_cached("SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' LIMIT 1")?
-            .exists([dispatch.as_str()])?)
+        Ok(self.pending > 0
+            && self
+                .sql
+                .prepare_cached("SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' LIMIT 1")?
+                .exists([dispatch.as_str()])?)
     }
 
     /// True when some of them are facts, so that the server's card is behind.
     pub(super) fn has_unsent_facts(&self, dispatch: &DispatchId) -> Result<bool, StoreError> {
-        Ok(self
+        Ok(self.pending > 0 && self
             .sql
             .prepare_cached(
                 "SELECT 1 FROM outbox WHERE dispatch_id = ?1 AND state <> 'acknowledged' AND fact_id IS NOT NULL LIMIT 1",

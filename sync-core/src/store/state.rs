@@ -112,14 +112,19 @@ impl Store {
     /// # Errors
     /// The database's.
     pub fn sync_state(&self) -> Result<SyncState, StoreError> {
-        let phone = self.with_writer(|writer| Ok(writer.phone.clone()))?;
+        let (phone, pending) = self.with_writer(|writer| Ok((writer.phone.clone(), writer.pending)))?;
         self.read(|conn| {
-            let parked: i64 = conn
-                .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 'acknowledged' AND state = 'parked'")?
-                .query_row([], |row| row.get(0))?;
+            let (outbox, parked) = if pending == 0 {
+                (OutboxMark { high_water: phone.last_seq, pending, oldest: None }, 0)
+            } else {
+                let parked: i64 = conn
+                    .prepare_cached("SELECT count(*) FROM outbox WHERE state <> 'acknowledged' AND state = 'parked'")?
+                    .query_row([], |row| row.get(0))?;
+                (mark(conn)?, u32::try_from(parked).unwrap_or(u32::MAX))
+            };
             Ok(SyncState {
-                outbox: mark(conn)?,
-                parked: u32::try_from(parked).unwrap_or(u32::MAX),
+                outbox,
+                parked,
                 needs_fetch: needs_fetch(conn)?,
                 device: phone.device,
                 actor: phone.actor,
