@@ -10,7 +10,7 @@ use crm_dispatch_server::service::model::{
 use crm_dispatch_server::store::verify::{AuditPlace, StoredAuditHead, StoredAuditLine};
 use crm_dispatch_server::store::{
     CommitLog, Devices, Directory, Dispatches, FactKeyQuery, FactKeys, FeedPage, Feeds, Heard, HeldFact, HeldPage,
-    Hint, Identity, Journal, Nodes, Outbox, OutboxEvent, OutboxLag, RelayTurn, Store, StoreError,
+    Hint, Identity, Journal, Nodes, Outbox, OutboxEvent, OutboxLag, RelayTurn, StandingOf, Store, StoreError,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -264,6 +264,11 @@ impl Dispatches for Chaos {
     async fn dispatch(&self, tenant: &TenantId, id: &DispatchId) -> Result<Option<StoredDispatch>, StoreError> {
         self.switch.call().await?;
         self.store.dispatch(tenant, id).await
+    }
+
+    async fn standings(&self, tenant: &TenantId, ids: &[DispatchId]) -> Result<Vec<StandingOf>, StoreError> {
+        self.switch.call().await?;
+        self.store.standings(tenant, ids).await
     }
 
     async fn documents(

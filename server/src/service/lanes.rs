@@ -207,7 +207,8 @@ impl Service {
         }
     }
 
-    /// Opens many as they are in the store now, with one query; documents may come from the cache. What is missing is unknown.
+    /// Opens many as they are in the store now; documents may come from the cache, and then nothing of them is read again. What
+    /// is missing is unknown.
     ///
     /// A document that another node has changed is not good enough to refuse a change by: the change may build on what is
     /// missing here, and a refusal writes nothing that would find that out.
@@ -216,22 +217,24 @@ impl Service {
         session: &PhoneSession,
         ids: &[DispatchId],
     ) -> Result<BTreeMap<DispatchId, Result<Opened, ServiceError>>, ServiceError> {
+        let tenant = &session.tenant;
         let mut opened = BTreeMap::new();
-        if ids.is_empty() {
-            return Ok(opened);
+        let mut kept: BTreeMap<&DispatchId, Opened> =
+            ids.iter().filter_map(|id| Some((id, self.0.documents.take(tenant, id)?))).collect();
+        if !kept.is_empty() {
+            let at_hand: Vec<DispatchId> = kept.keys().map(|id| (*id).clone()).collect();
+            for standing in self.store().standings(tenant, &at_hand).await? {
+                let id = standing.dispatch.clone();
+                if let Some(document) = kept.remove(&id).and_then(|kept| kept.if_it_still_is(standing)) {
+                    opened.insert(id, Ok(document));
+                }
+            }
         }
-        for (stored, saved) in self.store().documents(&session.tenant, ids).await? {
-            let id = stored.row.dispatch_id.clone();
-            let kept = self
-                .0
-                .documents
-                .take(&session.tenant, &id)
-                .filter(|kept| kept.stored.row.revision == stored.row.revision && kept.stored.tag == stored.tag);
-            let document = match kept {
-                Some(kept) => Ok(Opened { stored, ..kept }),
-                None => Opened::load(stored, &saved),
-            };
-            opened.insert(id, document);
+        let rest: Vec<DispatchId> = ids.iter().filter(|id| !opened.contains_key(*id)).cloned().collect();
+        if !rest.is_empty() {
+            for (stored, saved) in self.store().documents(tenant, &rest).await? {
+                opened.insert(stored.row.dispatch_id.clone(), Opened::load(stored, &saved));
+            }
         }
         Ok(opened)
     }

@@ -67,6 +67,30 @@ pub struct StoredDispatch {
     pub open_exceptions: u32,
 }
 
+/// What of a [`StoredDispatch`] may change while its revision stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// See [`StoredDispatch::delivered_epoch`].
+    pub delivered_epoch: Option<u64>,
+    /// See [`StoredDispatch::delivered_at`].
+    pub delivered_at: Option<Timestamp>,
+    /// See [`StoredDispatch::undelivered_to`].
+    pub undelivered_to: Vec<TechnicianId>,
+    /// See [`StoredDispatch::sla`].
+    pub sla: Option<SlaRow>,
+    /// See [`StoredDispatch::open_exceptions`].
+    pub open_exceptions: u32,
+}
+
+impl StoredDispatch {
+    /// Of a row, and what stands beside it.
+    #[must_use]
+    pub fn new(row: DispatchRow, tag: StateTag, standing: Standing) -> Self {
+        let Standing { delivered_epoch, delivered_at, undelivered_to, sla, open_exceptions } = standing;
+        Self { row, tag, delivered_epoch, delivered_at, undelivered_to, sla, open_exceptions }
+    }
+}
+
 /// A technician.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -58,9 +58,9 @@ impl Service {
     pub(crate) async fn open(&self, tenant: &TenantId, dispatch: &DispatchId) -> Result<Opened, ServiceError> {
         let missing = || ServiceError::DispatchNotFound(dispatch.clone());
         if let Some(kept) = self.0.documents.take(tenant, dispatch) {
-            let stored = self.0.store.dispatch(tenant, dispatch).await?.ok_or_else(missing)?;
-            if stored.row.revision == kept.stored.row.revision && stored.tag == kept.stored.tag {
-                return Ok(Opened { stored, ..kept });
+            let standing = self.0.store.standings(tenant, std::slice::from_ref(dispatch)).await?.pop();
+            if let Some(opened) = kept.if_it_still_is(standing.ok_or_else(missing)?) {
+                return Ok(opened);
             }
         }
         let mut found = self.0.store.documents(tenant, std::slice::from_ref(dispatch)).await?;

@@ -15,11 +15,11 @@ pub mod verify;
 use crate::events::Event;
 use crate::service::commit::{Commit, CommitError, Committed, FeedEntry, HeldVisit, IdempotencyRecord};
 use crate::service::model::{
-    AuditRecord, Device, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
+    AuditRecord, Device, DispatchSearch, ExceptionRow, Location, SlaRow, Standing, StoredDispatch, Technician,
 };
 use async_trait::async_trait;
 use rand::Rng as _;
-use sync_core::document::ActorKey;
+use sync_core::document::{ActorKey, StateTag};
 use sync_core::domain::{
     DeviceId, DispatchId, FactId, LocationId, SerialNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Window,
 };
@@ -129,6 +129,8 @@ pub trait CommitLog: Send + Sync {
 pub trait Dispatches: Send + Sync {
     /// One dispatch.
     async fn dispatch(&self, tenant: &TenantId, id: &DispatchId) -> Result<Option<StoredDispatch>, StoreError>;
+    /// Where these dispatches stand: what is little to read, and tells whether the rest has changed. Unknown ones are left out.
+    async fn standings(&self, tenant: &TenantId, ids: &[DispatchId]) -> Result<Vec<StandingOf>, StoreError>;
     /// The saved documents of these dispatches, with their revisions; unknown ones are left out.
     async fn documents(
         &self,
@@ -163,6 +165,19 @@ pub trait Dispatches: Send + Sync {
     async fn sla(&self, tenant: &TenantId, window: Window) -> Result<Vec<SlaRow>, StoreError>;
     /// What is known of facts by natural key, for judging new ones.
     async fn fact_keys(&self, tenant: &TenantId, query: &FactKeyQuery) -> Result<FactKeys, StoreError>;
+}
+
+/// Where a dispatch stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StandingOf {
+    /// Which.
+    pub dispatch: DispatchId,
+    /// The row's revision.
+    pub revision: u64,
+    /// Names the document's content.
+    pub tag: StateTag,
+    /// What may change while both stay.
+    pub standing: Standing,
 }
 
 /// Which natural keys a judgement needs.

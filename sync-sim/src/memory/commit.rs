@@ -6,7 +6,7 @@ use crm_dispatch_server::events::Event;
 use crm_dispatch_server::service::commit::{
     Commit, CommitError, Committed, DeviceWrite, DispatchWrite, FactWrite, FeedEntry, FeedNews, IdempotencyRecord,
 };
-use crm_dispatch_server::service::model::{AuditRecord, Device, Location, StoredDispatch, Technician};
+use crm_dispatch_server::service::model::{AuditRecord, Device, Location, Standing, StoredDispatch, Technician};
 use crm_dispatch_server::store::audit::{AUDIT_GENESIS, AuditLine, audit_hash};
 use crm_dispatch_server::store::{CommitLog, Identity, NUMBERS_SKIPPED, StoreError};
 use rand::Rng as _;
@@ -18,6 +18,10 @@ use sync_core::protocol::Generation;
 
 impl Tenant {
     pub(super) fn stored(&self, dispatch: &Dispatch) -> StoredDispatch {
+        StoredDispatch::new(dispatch.row.clone(), dispatch.tag, self.standing(dispatch))
+    }
+
+    pub(super) fn standing(&self, dispatch: &Dispatch) -> Standing {
         let id = &dispatch.row.dispatch_id;
         let undelivered_to = self
             .feeds
@@ -28,9 +32,7 @@ impl Tenant {
             })
             .map(|(technician, _)| technician.clone())
             .collect();
-        StoredDispatch {
-            row: dispatch.row.clone(),
-            tag: dispatch.tag,
+        Standing {
             delivered_epoch: dispatch.delivered_epoch,
             delivered_at: dispatch.delivered_at,
             undelivered_to,

@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use crm_dispatch_server::service::model::{
     Device, DispatchSearch, ExceptionRow, Location, SlaRow, StoredDispatch, Technician,
 };
-use crm_dispatch_server::store::{Devices, Directory, Dispatches, FactKeyQuery, FactKeys, HeldFact, StoreError};
+use crm_dispatch_server::store::{
+    Devices, Directory, Dispatches, FactKeyQuery, FactKeys, HeldFact, StandingOf, StoreError,
+};
 use sync_core::domain::rules::sla::BreachStatus;
 use sync_core::domain::{
     DeviceId, DispatchId, LocationId, SerialNumber, ServiceOrderId, TechnicianId, TenantId, Timestamp, Verdict, Window,
@@ -16,6 +18,21 @@ impl Dispatches for MemoryStore {
     async fn dispatch(&self, tenant: &TenantId, id: &DispatchId) -> Result<Option<StoredDispatch>, StoreError> {
         self.open()?;
         Ok(self.with(tenant, |t| t.dispatches.get(id).map(|dispatch| t.stored(dispatch))))
+    }
+
+    async fn standings(&self, tenant: &TenantId, ids: &[DispatchId]) -> Result<Vec<StandingOf>, StoreError> {
+        let found = |t: &Tenant| {
+            let known = ids.iter().filter_map(|id| t.dispatches.get(id));
+            known
+                .map(|dispatch| StandingOf {
+                    dispatch: dispatch.row.dispatch_id.clone(),
+                    revision: dispatch.row.revision,
+                    tag: dispatch.tag,
+                    standing: t.standing(dispatch),
+                })
+                .collect()
+        };
+        Ok(self.with(tenant, found))
     }
 
     async fn documents(

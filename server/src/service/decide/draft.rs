@@ -8,12 +8,13 @@ use crate::service::commit::{
 };
 use crate::service::error::ServiceError;
 use crate::service::model::{AuditEntry, DispatchRow, ExceptionRow, Location, StoredDispatch, Technician};
+use crate::store::StandingOf;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use sync_core::document::{ActorKey, EncodedChange, StateTag, VisitDoc};
 use sync_core::domain::fold::fold_ruled;
 use sync_core::domain::{
-    DispatchId, EventId, FactId, LocationId, Plan, Ruling, ServiceOrderId, TechnicianId, TenantId, Timestamp,
+    DispatchId, EventId, Fact, FactId, LocationId, Plan, Ruling, ServiceOrderId, TechnicianId, TenantId, Timestamp,
     VisitCard, VisitState, VisitView, Window,
 };
 
@@ -34,6 +35,13 @@ impl Opened {
             .map_err(|error| ServiceError::Internal(format!("document of {}: {error}", stored.row.dispatch_id)))?;
         let view = document.view();
         Ok(Self { stored, document, view })
+    }
+
+    /// Brought up to where the dispatch stands now, where its row and its document are what they were.
+    pub(crate) fn if_it_still_is(self, now: StandingOf) -> Option<Self> {
+        let Self { stored, document, view } = self;
+        let same = stored.row.revision == now.revision && stored.tag == now.tag;
+        same.then(|| Self { stored: StoredDispatch::new(stored.row, stored.tag, now.standing), document, view })
     }
 }
 
@@ -98,6 +106,8 @@ pub(crate) struct Draft {
     identity: (DispatchId, ServiceOrderId, LocationId, Timestamp),
     document: VisitDoc,
     view: VisitView,
+    /// The plan is another than the document's.
+    replanned: bool,
     state: VisitState,
     rulings: BTreeMap<FactId, Ruling>,
     changes: Vec<ChangeWrite>,
@@ -176,6 +186,7 @@ impl Draft {
             identity,
             document,
             view,
+            replanned: false,
             state,
             rulings: BTreeMap::new(),
             changes: Vec::new(),
@@ -229,9 +240,9 @@ impl Draft {
         &self.view
     }
 
-    /// For facts: the view to add to, and the document.
-    pub(crate) fn view_mut(&mut self) -> &mut VisitView {
-        &mut self.view
+    /// Adds a fact that the document has, or gets by the same commit.
+    pub(crate) fn add_fact(&mut self, fact: Fact) {
+        self.view.facts.insert(fact.id.clone(), fact);
     }
 
     /// The document, for admitting changes.
@@ -246,8 +257,14 @@ impl Draft {
 
     /// Changes the plan.
     pub(crate) fn set_plan(&mut self, plan: Plan) {
-        self.view.plan = plan;
+        self.replan(plan);
         self.state = fold_ruled(&self.view);
+    }
+
+    /// Changes the plan where the fold is computed on the way.
+    pub(crate) fn replan(&mut self, plan: Plan) {
+        self.view.plan = plan;
+        self.replanned = true;
     }
 
     /// Rules on a fact.
@@ -302,7 +319,12 @@ impl Draft {
     pub(crate) fn finish(mut self) -> Finished {
         self.state = fold_ruled(&self.view);
         let base = self.document.tag();
-        let decided = self.document.decide(self.frame.actor, &self.view.plan, &self.rulings, self.frame.now);
+        let (actor, now) = (self.frame.actor, self.frame.now);
+        let decided = if self.replanned {
+            self.document.decide(actor, &self.view.plan, &self.rulings, now)
+        } else {
+            self.document.rule(actor, &self.rulings, now)
+        };
         if let Some(change) = decided.clone() {
             self.push_change(change, None);
         }

@@ -68,7 +68,7 @@ pub(crate) fn judge_all(draft: &mut Draft, mut stated: Vec<Stated>, books: &mut 
     for Stated { fact, knew_revision, held_since } in stated {
         let gap = !books.arrived.has_all_before(fact.seq);
         let held_for_ms = held_since.map_or(0, |since| draft.frame.now.millis_since(since));
-        draft.view_mut().facts.insert(fact.id.clone(), fact.clone());
+        draft.add_fact(fact.clone());
         let believed = books.device_revoked_at.is_none();
         if believed && must_hold(gap, &fact.kind, held_for_ms) {
             if held_since.is_none() {
@@ -101,7 +101,7 @@ pub(crate) fn judge_all(draft: &mut Draft, mut stated: Vec<Stated>, books: &mut 
         }
         let before = draft.plan().clone_if(judgement.plan.is_some());
         if let Some(plan) = judgement.plan {
-            draft.view_mut().plan = plan.clone();
+            draft.replan(plan.clone());
             moving.plan = plan;
         }
         if moves || before.is_some() {

@@ -58,7 +58,7 @@ macro_rules! store_conformance {
                 one_node_sweeps_at_a_time;
             people: technicians_and_sites_by_version, a_device_belongs_to_one_technician,
                 two_connections_of_one_device, what_a_device_reports, facts_that_wait;
-            reading: documents_of_several, a_search_turns_its_pages, a_search_by_status_tells_delivered_ones,
+            reading: documents_of_several, where_several_stand, a_search_turns_its_pages, a_search_by_status_tells_delivered_ones,
                 exceptions_newest_first, what_needs_a_look, service_levels_of_a_window;
         }
     };

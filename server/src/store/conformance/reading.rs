@@ -2,8 +2,8 @@
 
 use super::fixture::*;
 use crate::service::commit::{Commit, DeviceWrite};
-use crate::service::model::{DispatchSearch, SearchPosition, SlaRow};
-use crate::store::Store;
+use crate::service::model::{DispatchSearch, SearchPosition, SlaRow, Standing, StoredDispatch};
+use crate::store::{StandingOf, Store};
 use std::sync::Arc;
 use sync_core::domain::plan::Priority;
 use sync_core::domain::rules::sla::BreachStatus;
@@ -21,6 +21,35 @@ pub async fn documents_of_several(store: Arc<dyn Store>) {
     let found: Vec<_> = found.into_iter().map(|(stored, document)| (stored.row.revision, document)).collect();
     assert_eq!(found, [(1, b"DSP-1@1".to_vec()), (2, b"DSP-3@2".to_vec())]);
     assert_eq!(store.documents(&acme(), &[]).await.unwrap(), []);
+}
+
+pub async fn where_several_stand(store: Arc<dyn Store>) {
+    let anna = tech("TECH-10");
+    for n in 1..=3 {
+        commit_dispatch(&*store, 0, assigned(&visit(&format!("DSP-{n}")), 1, &anna, 1)).await;
+    }
+    let mut late = assigned(&visit("DSP-3"), 2, &anna, 2);
+    late.sla = Some(sla(&visit("DSP-3"), 61, BreachStatus::Provisional));
+    let exceptions = vec![exception("x1", &visit("DSP-3"), 1)];
+    commit(&*store, Commit { dispatch: Some(late), exceptions, ..blank(1) }).await;
+    let stored = DeviceWrite { acknowledged: Some(1), ..device(&phone("phone-a"), &anna) };
+    commit(&*store, Commit { devices: vec![stored], ..blank(2) }).await;
+    let ids = ["DSP-3", "DSP-1", "DSP-9"].map(visit);
+    let mut found = store.standings(&acme(), &ids).await.unwrap();
+    found.sort_by(|a, b| a.dispatch.cmp(&b.dispatch));
+    let mut whole = Vec::new();
+    for id in ["DSP-1", "DSP-3"].map(visit) {
+        let StoredDispatch { row, tag, delivered_epoch, delivered_at, undelivered_to, sla, open_exceptions } =
+            store.dispatch(&acme(), &id).await.unwrap().unwrap();
+        let standing = Standing { delivered_epoch, delivered_at, undelivered_to, sla, open_exceptions };
+        whole.push(StandingOf { dispatch: id, revision: row.revision, tag, standing });
+    }
+    assert_eq!(found, whole);
+    let (first, last) = (&found[0].standing, &found[1].standing);
+    assert_eq!((first.delivered_epoch, &first.undelivered_to, first.open_exceptions), (Some(1), &vec![], 0));
+    assert_eq!((last.delivered_epoch, &last.undelivered_to, last.open_exceptions), (None, &vec![anna], 1));
+    assert_eq!((found[1].revision, last.sla.as_ref().map(|sla| sla.status)), (2, Some(BreachStatus::Provisional)));
+    assert_eq!(store.standings(&acme(), &[]).await.unwrap(), []);
 }
 
 fn everything(limit: u32) -> DispatchSearch {

@@ -1,10 +1,10 @@
 //! Reading dispatches.
 
-use super::rows::{STORED_COLUMNS, get, id, json, sla_row, stored_columns};
+use super::rows::{STORED_COLUMNS, get, id, json, sla_row, standing_columns, stored_columns};
 use super::{PostgresStore, rows};
 use crate::service::model::{DispatchSearch, ExceptionRow, SlaRow, StoredDispatch};
 use crate::store::forms::{UNSCHEDULED_MS, position, priority_rank};
-use crate::store::{Dispatches, FactKeyQuery, FactKeys, StoreError};
+use crate::store::{Dispatches, FactKeyQuery, FactKeys, StandingOf, StoreError};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use sync_core::domain::{DispatchId, ServiceOrderId, TenantId, Timestamp, Window};
@@ -18,6 +18,15 @@ pub(super) const ONE: &str = concat!(
 
 // `OFFSET 0`, here and elsewhere: looked up one by one, also while PostgreSQL has no statistics yet. Then it takes every table for
 // tiny, and would read all rows of the tenant, again and again.
+pub(super) const STANDINGS: &str = concat!(
+    "SELECT d.dispatch_id, d.revision, d.tag, ",
+    standing_columns!(),
+    " FROM unnest($2::text[]) j(id) \
+     CROSS JOIN LATERAL (SELECT tenant, dispatch_id, revision, tag, delivered_epoch, delivered_ms FROM dispatches \
+       WHERE tenant = $1 AND dispatch_id = j.id COLLATE \"C\" OFFSET 0) d \
+     LEFT JOIN sla s ON s.tenant = $1 AND s.dispatch_id = d.dispatch_id"
+);
+
 pub(super) const DOCUMENTS: &str = concat!(
     "SELECT ",
     stored_columns!(),
@@ -94,6 +103,12 @@ impl Dispatches for PostgresStore {
     async fn dispatch(&self, tenant: &TenantId, dispatch: &DispatchId) -> Result<Option<StoredDispatch>, StoreError> {
         let row = self.one(|| sqlx::query(ONE).bind(tenant.as_str()).bind(dispatch.as_str())).await?;
         row.as_ref().map(rows::stored_dispatch).transpose()
+    }
+
+    async fn standings(&self, tenant: &TenantId, ids: &[DispatchId]) -> Result<Vec<StandingOf>, StoreError> {
+        let ids: Vec<&str> = ids.iter().map(DispatchId::as_str).collect();
+        let rows = self.all(|| sqlx::query(STANDINGS).bind(tenant.as_str()).bind(&ids)).await?;
+        rows.iter().map(rows::standing_of).collect()
     }
 
     async fn documents(

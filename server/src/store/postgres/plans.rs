@@ -94,6 +94,7 @@ fn narrow() -> Vec<String> {
         directory::LOCATIONS,
         directory::BOOKINGS,
         dispatches::ONE,
+        dispatches::STANDINGS,
         dispatches::DOCUMENTS,
         dispatches::BY_SERVICE_ORDER,
         dispatches::SEARCH_BY_TECHNICIAN,

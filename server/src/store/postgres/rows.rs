@@ -1,7 +1,7 @@
 //! Reading rows: from columns to the service's records. Failures: which ones heal by themselves.
 
-use crate::service::model::{Device, DispatchRow, SlaRow, StoredDispatch};
-use crate::store::{StoreError, forms};
+use crate::service::model::{Device, DispatchRow, SlaRow, Standing, StoredDispatch};
+use crate::store::{StandingOf, StoreError, forms};
 use serde::de::DeserializeOwned;
 use sqlx::postgres::PgRow;
 use sqlx::{Decode, Postgres, Row as _, Type};
@@ -89,15 +89,13 @@ pub(super) fn hash(row: &PgRow, column: usize) -> Result<[u8; 32], StoreError> {
     bytes.try_into().map_err(|_| forms::corrupt("hash")(format!("{} bytes", bytes.len())))
 }
 
-/// A dispatch's columns, from `dispatches d LEFT JOIN sla s`; [`stored_dispatch`] reads them.
+/// Columns of [`StandingOf`], from `dispatches d LEFT JOIN sla s`; [`standing`] reads them.
 ///
 /// `undelivered_to`: the latest entry about the visit in a technician's feed lies beyond what any of their phones has
 /// stored.
-macro_rules! stored_columns {
+macro_rules! standing_columns {
     () => {
-        "d.dispatch_id, d.service_order_id, d.location_id, d.revision, d.status, d.priority, d.technician, d.epoch, \
-         d.start_ms, d.end_ms, d.sla_deadline_ms, d.created_ms, d.updated_ms, d.plan, d.state, d.card, d.tag, \
-         d.delivered_epoch, d.delivered_ms, \
+        "d.delivered_epoch, d.delivered_ms, \
          ARRAY(SELECT f.technician FROM \
             (SELECT technician, max(seq) AS latest FROM feed \
              WHERE tenant = d.tenant AND dispatch_id = d.dispatch_id GROUP BY technician) f \
@@ -107,6 +105,18 @@ macro_rules! stored_columns {
          (SELECT count(*) FROM exceptions x \
           WHERE x.tenant = d.tenant AND x.dispatch_id = d.dispatch_id AND x.resolved_ms IS NULL), \
          s.deadline_ms, s.status, s.announced_ms, s.decided_ms, s.arrived_ms"
+    };
+}
+pub(super) use standing_columns;
+
+/// A dispatch's columns, likewise; [`stored_dispatch`] reads them.
+macro_rules! stored_columns {
+    () => {
+        concat!(
+            "d.dispatch_id, d.service_order_id, d.location_id, d.revision, d.status, d.priority, d.technician, d.epoch, \
+             d.start_ms, d.end_ms, d.sla_deadline_ms, d.created_ms, d.updated_ms, d.plan, d.state, d.card, d.tag, ",
+            crate::store::postgres::rows::standing_columns!()
+        )
     };
 }
 pub(super) use stored_columns;
@@ -138,23 +148,36 @@ pub(super) fn stored_dispatch(row: &PgRow) -> Result<StoredDispatch, StoreError>
         state: json(row, 14, "visit state")?,
         card: cbor(row, 15, "visit card")?,
     };
-    let delivered_epoch: Option<i64> = get(row, 17)?;
-    let undelivered: Vec<String> = get(row, 19)?;
-    let sla = match time_maybe(row, 21)? {
+    Ok(StoredDispatch::new(dispatch_row, StateTag(bits(row, 16)?), standing(row, 17)?))
+}
+
+/// Where a dispatch stands: its id, revision and tag in the first columns, the rest is [`standing_columns`].
+pub(super) fn standing_of(row: &PgRow) -> Result<StandingOf, StoreError> {
+    Ok(StandingOf {
+        dispatch: id(row, 0)?,
+        revision: unsigned(row, 1)?,
+        tag: StateTag(bits(row, 2)?),
+        standing: standing(row, 3)?,
+    })
+}
+
+/// Reads [`standing_columns`] from `first` on; the dispatch's id is in column 0.
+fn standing(row: &PgRow, first: usize) -> Result<Standing, StoreError> {
+    let delivered_epoch: Option<i64> = get(row, first)?;
+    let undelivered: Vec<String> = get(row, first + 2)?;
+    let sla = match time_maybe(row, first + 4)? {
         None => None,
-        Some(_) => Some(sla_row(row, 0, 21)?),
+        Some(_) => Some(sla_row(row, 0, first + 4)?),
     };
-    Ok(StoredDispatch {
-        row: dispatch_row,
-        tag: StateTag(bits(row, 16)?),
+    Ok(Standing {
         delivered_epoch: delivered_epoch.map(i64::cast_unsigned),
-        delivered_at: time_maybe(row, 18)?,
+        delivered_at: time_maybe(row, first + 1)?,
         undelivered_to: undelivered
             .into_iter()
             .map(|id| id.try_into().map_err(|error: IdError| forms::corrupt("id")(error.to_string())))
             .collect::<Result<_, _>>()?,
         sla,
-        open_exceptions: u32::try_from(get::<i64>(row, 20)?).unwrap_or(u32::MAX),
+        open_exceptions: u32::try_from(get::<i64>(row, first + 3)?).unwrap_or(u32::MAX),
     })
 }
 

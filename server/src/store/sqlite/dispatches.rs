@@ -1,10 +1,12 @@
 //! Reading dispatches.
 
-use super::rows::{STORED_COLUMNS, UNSCHEDULED_MS, fault, get, id, json, priority_rank, sla_row, stored_columns};
+use super::rows::{
+    STORED_COLUMNS, UNSCHEDULED_MS, fault, get, id, json, priority_rank, sla_row, standing_columns, stored_columns,
+};
 use super::{SqliteStore, rows};
 use crate::service::model::{DispatchSearch, ExceptionRow, SlaRow, StoredDispatch};
 use crate::store::forms::to_json;
-use crate::store::{Dispatches, FactKeyQuery, FactKeys, StoreError};
+use crate::store::{Dispatches, FactKeyQuery, FactKeys, StandingOf, StoreError};
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use std::collections::HashSet;
@@ -15,6 +17,13 @@ pub(super) const ONE: &str = concat!(
     stored_columns!(),
     " FROM dispatches d LEFT JOIN sla s ON s.tenant = d.tenant AND s.dispatch_id = d.dispatch_id \
      WHERE d.tenant = ?1 AND d.dispatch_id = ?2"
+);
+
+pub(super) const STANDINGS: &str = concat!(
+    "SELECT d.dispatch_id, d.revision, d.tag, ",
+    standing_columns!(),
+    " FROM json_each(?2) j CROSS JOIN dispatches d ON d.tenant = ?1 AND d.dispatch_id = j.value \
+     LEFT JOIN sla s ON s.tenant = d.tenant AND s.dispatch_id = d.dispatch_id"
 );
 
 pub(super) const DOCUMENTS: &str = concat!(
@@ -114,6 +123,18 @@ impl Dispatches for SqliteStore {
             .await
             .map_err(fault)?;
         row.as_ref().map(rows::stored_dispatch).transpose()
+    }
+
+    async fn standings(&self, tenant: &TenantId, ids: &[DispatchId]) -> Result<Vec<StandingOf>, StoreError> {
+        sqlx::query(STANDINGS)
+            .bind(tenant.as_str())
+            .bind(json_list(ids)?)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(fault)?
+            .iter()
+            .map(rows::standing_of)
+            .collect()
     }
 
     async fn documents(

@@ -53,6 +53,7 @@ async fn no_statement_reads_a_large_table_from_end_to_end() {
         directory::LOCATIONS,
         directory::BOOKINGS,
         dispatches::ONE,
+        dispatches::STANDINGS,
         dispatches::DOCUMENTS,
         dispatches::BY_SERVICE_ORDER,
         dispatches::SEARCH_BY_TECHNICIAN,

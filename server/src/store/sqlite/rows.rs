@@ -1,8 +1,8 @@
 //! Reading rows: from columns to the service's records.
 
-use crate::service::model::{Device, DispatchRow, SlaRow, StoredDispatch};
+use crate::service::model::{Device, DispatchRow, SlaRow, Standing, StoredDispatch};
 pub(super) use crate::store::forms::{UNSCHEDULED_MS, breach_name, corrupt, priority_rank};
-use crate::store::{StoreError, forms};
+use crate::store::{StandingOf, StoreError, forms};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row as _, Sqlite, Type};
@@ -66,15 +66,13 @@ pub(super) fn cbor<T: DeserializeOwned>(row: &SqliteRow, column: usize, what: &'
     forms::from_cbor(what, get(row, column)?)
 }
 
-/// A dispatch's columns, from `dispatches d LEFT JOIN sla s`; [`stored_dispatch`] reads them.
+/// Columns of [`StandingOf`], from `dispatches d LEFT JOIN sla s`; [`standing`] reads them.
 ///
 /// `undelivered_to`: the latest entry about the visit in a technician's feed lies beyond what any of their phones has
 /// stored.
-macro_rules! stored_columns {
+macro_rules! standing_columns {
     () => {
-        "d.dispatch_id, d.service_order_id, d.location_id, d.revision, d.status, d.priority, d.technician, d.epoch, \
-         d.start_ms, d.end_ms, d.sla_deadline_ms, d.created_ms, d.updated_ms, d.plan, d.state, d.card, d.tag, \
-         d.delivered_epoch, d.delivered_ms, \
+        "d.delivered_epoch, d.delivered_ms, \
          (SELECT json_group_array(f.technician) FROM \
             (SELECT technician, max(seq) AS latest FROM feed \
              WHERE tenant = d.tenant AND dispatch_id = d.dispatch_id GROUP BY technician) f \
@@ -83,6 +81,18 @@ macro_rules! stored_columns {
          (SELECT count(*) FROM exceptions x \
           WHERE x.tenant = d.tenant AND x.dispatch_id = d.dispatch_id AND x.resolved_ms IS NULL), \
          s.deadline_ms, s.status, s.announced_ms, s.decided_ms, s.arrived_ms"
+    };
+}
+pub(super) use standing_columns;
+
+/// A dispatch's columns, likewise; [`stored_dispatch`] reads them.
+macro_rules! stored_columns {
+    () => {
+        concat!(
+            "d.dispatch_id, d.service_order_id, d.location_id, d.revision, d.status, d.priority, d.technician, d.epoch, \
+             d.start_ms, d.end_ms, d.sla_deadline_ms, d.created_ms, d.updated_ms, d.plan, d.state, d.card, d.tag, ",
+            crate::store::sqlite::rows::standing_columns!()
+        )
     };
 }
 pub(super) use stored_columns;
@@ -114,19 +124,32 @@ pub(super) fn stored_dispatch(row: &SqliteRow) -> Result<StoredDispatch, StoreEr
         state: json(row, 14, "visit state")?,
         card: cbor(row, 15, "visit card")?,
     };
-    let delivered_epoch: Option<i64> = get(row, 17)?;
-    let sla = match time_maybe(row, 21)? {
+    Ok(StoredDispatch::new(dispatch_row, StateTag(bits(row, 16)?), standing(row, 17)?))
+}
+
+/// Where a dispatch stands: its id, revision and tag in the first columns, the rest is [`standing_columns`].
+pub(super) fn standing_of(row: &SqliteRow) -> Result<StandingOf, StoreError> {
+    Ok(StandingOf {
+        dispatch: id(row, 0)?,
+        revision: unsigned(row, 1)?,
+        tag: StateTag(bits(row, 2)?),
+        standing: standing(row, 3)?,
+    })
+}
+
+/// Reads [`standing_columns`] from `first` on; the dispatch's id is in column 0.
+fn standing(row: &SqliteRow, first: usize) -> Result<Standing, StoreError> {
+    let delivered_epoch: Option<i64> = get(row, first)?;
+    let sla = match time_maybe(row, first + 4)? {
         None => None,
-        Some(_) => Some(sla_row(row, 0, 21)?),
+        Some(_) => Some(sla_row(row, 0, first + 4)?),
     };
-    Ok(StoredDispatch {
-        row: dispatch_row,
-        tag: StateTag(bits(row, 16)?),
+    Ok(Standing {
         delivered_epoch: delivered_epoch.map(i64::cast_unsigned),
-        delivered_at: time_maybe(row, 18)?,
-        undelivered_to: json(row, 19, "list of technicians")?,
+        delivered_at: time_maybe(row, first + 1)?,
+        undelivered_to: json(row, first + 2, "list of technicians")?,
         sla,
-        open_exceptions: u32::try_from(get::<i64>(row, 20)?).unwrap_or(u32::MAX),
+        open_exceptions: u32::try_from(get::<i64>(row, first + 3)?).unwrap_or(u32::MAX),
     })
 }
 
