@@ -6,7 +6,7 @@
 //! [`Disk::settle`] writes the closed files there before the store is opened again, and a file is read from there when it is
 //! opened for the first time after that.
 //!
-//! **Safety.** The only unsafe code of the crate. It registers a VFS that is the platform's own one with `open`, `delete` and
+//! **Safety.** It registers a VFS that is the platform's own one with `open`, `delete` and
 //! `access` in front; a database file of an attached folder gets the methods below instead of the platform's. What holds it
 //! together:
 //! - SQLite gives every open file `szOsFile` bytes; ours is at least a [`Handle`], and the platform's own size.
@@ -427,6 +427,7 @@ pub(crate) fn install() {
         // SAFETY: the library is configured before its first use, or says that it is too late. The VFS that it answers lives for
         // ever; ours is a copy of it that is never freed, so SQLite may keep the pointer.
         unsafe {
+            crate::heap::give_to_sqlite();
             // Nobody asks how much memory SQLite uses, and the count is one lock for all threads.
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0_i32);
             ffi::sqlite3_initialize();

@@ -10,6 +10,7 @@
 mod chaos;
 mod disk;
 pub mod exhaustive;
+pub mod heap;
 pub mod memory;
 mod node;
 mod oracle;

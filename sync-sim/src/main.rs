@@ -2,17 +2,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the report of a command line tool")]
 
 use clap::Parser;
-use std::ffi::{c_int, c_long};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use sync_sim::{Outcome, Report, Scenario, play, scenario, shrink};
+use sync_sim::{Outcome, Report, Scenario, heap, play, scenario, shrink};
 
-/// Half of a day is small allocations that live shortly.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: heap::Heap = heap::Heap;
 
 /// Simulated days around the shipped code.
 #[derive(Debug, Parser)]
@@ -65,20 +63,8 @@ fn play_once(day: &Scenario, speak: bool) -> Result<Outcome, String> {
     play(day, folder.path(), speak)
 }
 
-/// What a day has used, the next one needs: nothing is given back to the machine in between.
-#[allow(unsafe_code, reason = "the allocator's options are C, and its bindings leave this one out")]
-fn keep_memory() {
-    /// `mi_option_purge_delay`: milliseconds until free memory goes back, never below 0.
-    const PURGE_DELAY: c_int = 15;
-    unsafe extern "C" {
-        fn mi_option_set(option: c_int, value: c_long);
-    }
-    // SAFETY: the allocator is linked in, has this function, and takes the option at any time.
-    unsafe { mi_option_set(PURGE_DELAY, -1) };
-}
-
 fn main() -> ExitCode {
-    keep_memory();
+    heap::keep_memory();
     match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -124,15 +124,14 @@ fn projection(world: &World<'_>) -> Result<BTreeMap<DispatchId, Opened>, (&'stat
         if stored.row.card != VisitCard::new(id.clone(), &view.plan, &state) {
             return Err((ORACLE, format!("{id}: the card is not the fold's")));
         }
+        let report = document.report();
         if !changes.is_empty() {
             let rebuilt = VisitDoc::load(&changes.concat()).map_err(|error| (ORACLE, format!("{id}: {error}")))?;
-            let same =
-                rebuilt.tag() == document.tag() && rebuilt.view() == view && rebuilt.report() == document.report();
+            let same = rebuilt.tag() == document.tag() && rebuilt.view() == view && rebuilt.report() == report;
             if !same {
                 return Err((ORACLE, format!("{id}: the changes make another document")));
             }
         }
-        let report = document.report();
         visits.insert(id, Opened { stored, document, view, report });
     }
     Ok(visits)
