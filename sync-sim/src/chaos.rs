@@ -47,13 +47,48 @@ struct Inner {
     dies_at_call: Option<u32>,
     /// So many calls fail; a commit may have been written.
     fails: Option<(u8, bool)>,
-    /// Reading goes well meanwhile: what fails is one transaction, after everything was decided.
-    fails_at_commits: bool,
+    /// Which calls those are.
+    fails_at: FailsAt,
     /// When somebody wants to be asked again.
     wakes: Vec<i64>,
     /// Other nodes are to be told.
     announced: bool,
     faults: u64,
+}
+
+/// What a fault of the store meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailsAt {
+    Anything,
+    /// Reading goes well meanwhile: what fails is one transaction, after everything was decided.
+    Commit,
+    /// One transaction with a phone's changes. Their acknowledgement is what a technician relies on.
+    Push,
+}
+
+/// What is asked of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Read,
+    Commit,
+    Push,
+}
+
+impl FailsAt {
+    fn meets(self, call: Call) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Commit => call != Call::Read,
+            Self::Push => call == Call::Push,
+        }
+    }
+}
+
+impl Call {
+    fn of(commits: &[Commit]) -> Self {
+        let changes = commits.iter().filter_map(|commit| commit.dispatch.as_ref()).flat_map(|write| &write.changes);
+        if changes.into_iter().any(|change| change.device.is_some()) { Self::Push } else { Self::Commit }
+    }
 }
 
 const LOST: &str = "the connection to the database was lost";
@@ -68,7 +103,7 @@ impl Switch {
             dies: None,
             dies_at_call: None,
             fails: None,
-            fails_at_commits: false,
+            fails_at: FailsAt::Anything,
             wakes: Vec::new(),
             announced: false,
             faults: 0,
@@ -99,8 +134,12 @@ impl Switch {
 
     pub(crate) fn fails(&self, calls: u8, written: bool) {
         let mut inner = self.inner();
-        inner.fails_at_commits = inner.rng.random_bool(0.5);
-        inner.fails = Some((if inner.fails_at_commits { 1 } else { calls }, written));
+        inner.fails_at = match inner.rng.random_range(0..4) {
+            0..2 => FailsAt::Anything,
+            2 => FailsAt::Commit,
+            _ => FailsAt::Push,
+        };
+        inner.fails = Some((if inner.fails_at == FailsAt::Anything { calls } else { 1 }, written));
     }
 
     /// No more faults.
@@ -123,7 +162,7 @@ impl Switch {
     }
 
     /// What a call meets: how long it takes, and whether it fails.
-    fn draw(&self, commits: bool) -> (Option<i64>, bool) {
+    fn draw(&self, call: Call) -> (Option<i64>, bool) {
         let mut inner = self.inner();
         inner.dies_at_call = match inner.dies_at_call {
             Some(0) => {
@@ -133,7 +172,7 @@ impl Switch {
             calls => calls.map(|calls| calls - 1),
         };
         let delay = (inner.slow && inner.rng.random_bool(0.15)).then(|| inner.rng.random_range(1..400));
-        let met = commits || !inner.fails_at_commits;
+        let met = inner.fails_at.meets(call);
         let fails = inner.dead || (met && inner.fails.as_ref().is_some_and(|(_, written)| !written));
         if fails {
             inner.count_fault();
@@ -142,11 +181,11 @@ impl Switch {
     }
 
     async fn call(&self) -> Result<(), StoreError> {
-        self.call_that(false).await
+        self.call_that(Call::Read).await
     }
 
-    async fn call_that(&self, commits: bool) -> Result<(), StoreError> {
-        let (delay, fails) = self.draw(commits);
+    async fn call_that(&self, call: Call) -> Result<(), StoreError> {
+        let (delay, fails) = self.draw(call);
         if let Some(delay) = delay {
             Nap { switch: self, until: None, delay }.await;
         }
@@ -198,9 +237,9 @@ impl Chaos {
 #[async_trait]
 impl CommitLog for Chaos {
     async fn commit(&self, commits: Vec<Commit>) -> Vec<Result<Committed, CommitError>> {
-        let count = commits.len();
+        let (count, call) = (commits.len(), Call::of(&commits));
         let lost = || std::iter::repeat_with(|| Err(CommitError::Store(LOST.to_owned()))).take(count).collect();
-        if self.switch.call_that(true).await.is_err() {
+        if self.switch.call_that(call).await.is_err() {
             return lost();
         }
         let dies = {
@@ -223,7 +262,10 @@ impl CommitLog for Chaos {
             self.switch.inner().dead = true;
             return lost();
         }
-        let forgets = self.switch.inner().fails.is_some_and(|(_, written)| written);
+        let forgets = {
+            let inner = self.switch.inner();
+            inner.fails_at.meets(call) && inner.fails.is_some_and(|(_, written)| written)
+        };
         if forgets {
             self.switch.inner().count_fault();
             return lost();
