@@ -444,13 +444,13 @@ fn usable(path: &Path, trusted: bool, protection: &Protection) -> Result<Connect
 /// would never be sent.
 fn check_through(conn: &Connection) -> Result<(), Unusable> {
     let verdict = |check: &str| conn.query_row(check, [], |row| row.get::<_, String>(0));
-    let indices = verdict("PRAGMA integrity_check(1)")?;
-    if indices == "ok" {
-        return Ok(());
-    }
     let rows = verdict("PRAGMA quick_check(1)")?;
     if rows != "ok" {
         return Err(Unusable::Unfit(SetAsideReason::Corrupt(rows)));
+    }
+    let indices = verdict("PRAGMA integrity_check(1)")?;
+    if indices == "ok" {
+        return Ok(());
     }
     if conn.execute_batch("REINDEX").is_err() || verdict("PRAGMA integrity_check(1)")? != "ok" {
         return Err(Unusable::Unfit(SetAsideReason::Corrupt(indices)));
