@@ -275,6 +275,8 @@ impl Technician {
         if !self.unheard.is_empty() {
             return Err(format!("nothing is unsent, and yet not acknowledged: {:?}", self.unheard).into());
         }
+        // What another phone brings meanwhile may take a visit away between the list and the visit.
+        self.engine.stop().await;
         let mut seen = Seen::default();
         let query = VisitQuery { unscheduled: true, ..VisitQuery::default() };
         for card in blocking(|| self.engine.store().visits(&query))? {
