@@ -508,6 +508,7 @@ async fn a_job_that_is_told_to_end_says_at_once_what_remains() {
     phone.end_sync();
     let report = tokio::time::timeout(PATIENCE, job).await.unwrap().unwrap().unwrap();
     assert_eq!((report.caught_up, report.unsent), (false, 1));
+    // Also where the connection was about to say something else at that moment.
     heard.until(|status| status.connection == crm_dispatch_mobile::ConnectionState::Stopped);
 }
 

@@ -27,6 +27,7 @@ use crate::store::{ActError, Acted, NewEdit, Store, StoreError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -35,6 +36,11 @@ const EVENTS_MAX: usize = 256;
 
 /// Most incidents that are remembered for diagnostics.
 const INCIDENTS_MAX: usize = 20;
+
+tokio::task_local! {
+    /// The number of the task that runs.
+    static RUN: u64;
+}
 
 /// The store, and the task that keeps it in step with the server. Stops when dropped.
 #[derive(Debug)]
@@ -52,6 +58,8 @@ pub(crate) struct Shared {
     /// The outbox grew, or the app wants a connection now.
     nudge: Notify,
     network: watch::Sender<bool>,
+    /// The number of the last task; one more once it was ended.
+    run: AtomicU64,
     rng: Mutex<StdRng>,
     /// Why connections ended, oldest first.
     incidents: Mutex<VecDeque<Incident>>,
@@ -81,8 +89,25 @@ impl Shared {
         }
     }
 
+    /// Changes the status. What a task says that was ended meanwhile does not stand.
     fn set(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(change);
+        self.status.send_if_modified(|status| {
+            let ended = RUN.try_with(|run| *run != self.run.load(Ordering::Relaxed)).unwrap_or(false);
+            if !ended {
+                change(status);
+            }
+            !ended
+        });
+    }
+
+    /// A task begins, or the one that runs is ended: its number, under the status's lock, so that nothing comes in between.
+    fn next_run(&self, change: impl FnOnce(&mut Status)) -> u64 {
+        let mut number = 0;
+        self.status.send_modify(|status| {
+            number = self.run.fetch_add(1, Ordering::Relaxed) + 1;
+            change(status);
+        });
+        number
     }
 
     fn tell(&self, event: Event) {
@@ -121,6 +146,7 @@ impl Client {
             events: broadcast::Sender::new(EVENTS_MAX),
             nudge: Notify::new(),
             network: watch::Sender::new(network),
+            run: AtomicU64::new(0),
             rng: Mutex::new(rng),
             incidents: Mutex::new(VecDeque::new()),
         });
@@ -132,8 +158,8 @@ impl Client {
     pub fn run(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-            self.shared.set(|status| status.phase = Phase::Starting);
-            *task = Some(tokio::spawn(drive::run(Arc::clone(&self.shared))));
+            let number = self.shared.next_run(|status| status.phase = Phase::Starting);
+            *task = Some(tokio::spawn(RUN.scope(number, drive::run(Arc::clone(&self.shared)))));
         }
     }
 
@@ -215,8 +241,6 @@ impl Client {
     pub async fn stop(&self) {
         if let Some(task) = self.abort() {
             let _ = task.await;
-            // What the task said last does not stand.
-            self.shared.set(Status::set_stopped);
         }
     }
 
@@ -224,7 +248,7 @@ impl Client {
     fn abort(&self) -> Option<tokio::task::JoinHandle<()>> {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         task.abort();
-        self.shared.set(Status::set_stopped);
+        self.shared.next_run(Status::set_stopped);
         Some(task)
     }
 }
