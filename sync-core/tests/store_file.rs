@@ -90,6 +90,25 @@ fn another_programs_database_is_set_aside() {
     assert_eq!(name, "Gulasch");
 }
 
+/// One byte of the header, and SQLite would read everything and write nothing: the technician could never act again.
+#[test]
+fn a_file_whose_header_forbids_writing_is_set_aside() {
+    for (place, format) in [(18, 3), (18, 255), (19, 3)] {
+        let disk = Disk::new();
+        let mut phone = disk.phone(1);
+        phone.primes(&Office::new([1]));
+        phone.store.close().unwrap();
+        drop(phone);
+        let mut bytes = std::fs::read(disk.path()).unwrap();
+        bytes[place] = format;
+        std::fs::write(disk.path(), &bytes).unwrap();
+        let opened = disk.open(2);
+        let aside = opened.report.set_aside.unwrap();
+        assert!(matches!(aside.reason, SetAsideReason::Corrupt(_)), "{:?}", aside.reason);
+        assert_eq!(std::fs::read(aside.path).unwrap(), bytes);
+    }
+}
+
 #[test]
 fn a_log_without_its_database_is_not_thrown_away() {
     let disk = Disk::new();

@@ -79,6 +79,8 @@ pub enum SetAsideReason {
 const CLOSED: &[u8] = b"closed";
 /// What it says while the store is open, and for ever after a crash.
 const OPEN: &[u8] = b"open  ";
+/// The newest file format of SQLite's (write-ahead log), as the header names it.
+const FORMAT_MAX: u8 = 2;
 /// Page cache of each connection at most, KiB: a full answer of some hundred visits is written without spilling.
 const CACHE_KIB: i64 = 8 * 1024;
 /// The write-ahead log is moved into the database past this many pages (4 MiB): seldom enough not to be felt by actions.
@@ -479,6 +481,10 @@ fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
     };
     if page_bytes < 512 || !page_bytes.is_power_of_two() {
         return Err(unfit("the header names no page size"));
+    }
+    // SQLite reads a file of a later format, and refuses every write for ever.
+    if header[18] > FORMAT_MAX || header[19] > FORMAT_MAX {
+        return Err(unfit("the header names a format that SQLite does not have"));
     }
     // The log may hold pages past the file's end, so a short file is proof of a loss only without one.
     let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
