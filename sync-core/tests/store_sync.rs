@@ -339,6 +339,24 @@ fn old_receipts_and_seen_tombstones_are_pruned() {
 }
 
 #[test]
+fn receipts_are_pruned_on_the_day_after_they_grew_old_whatever_the_phones_clock_says() {
+    const DAY: i64 = 24 * 60;
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    phone.states(1, FactKind::Accepted { eta: None });
+    phone.pushes(&mut office);
+    assert_eq!(phone.store.note_synced(at(60)).unwrap().receipts, 0);
+    // Somebody sets the clock a year ahead, and the phone finds out at its next connection.
+    let year = 365 * DAY;
+    phone.store.set_clock_offset(-year * 60_000, 50, &now(year + 90)).unwrap();
+    assert_eq!(phone.store.note_synced(at(year + 90)).unwrap().receipts, 0, "it is still the same day");
+    assert_eq!(phone.store.note_synced(at(year + 60 * DAY)).unwrap().receipts, 1, "now it is old");
+    assert_eq!(phone.pending(), 0);
+}
+
+#[test]
 fn the_digest_that_is_kept_is_the_digest_of_what_is_held() {
     for seed in 0..6 {
         let disk = Disk::new();
@@ -444,6 +462,28 @@ fn a_database_that_never_heard_of_the_technician_leaves_a_card_for_each_visit() 
     assert_eq!(phone.store.sync_state().unwrap().digest, Digest(0));
     let cards = phone.store.tombstones().unwrap();
     assert_eq!(cards.iter().map(|card| card.tombstone.reason).collect::<Vec<_>>(), [TombstoneReason::Unassigned; 2]);
+}
+
+/// Found by a simulated day: `sync-sim/cases/a-clock-set-ahead-hides-no-visit-that-has-gone.json`.
+#[test]
+fn a_clock_set_ahead_hides_no_visit_that_has_gone() {
+    let disk = Disk::new();
+    let mut office = Office::new([1]);
+    let mut phone = disk.phone(1);
+    phone.primes(&office);
+    phone.states(1, FactKind::CannotComplete { reason: "no access".into() });
+    phone.pushes(&mut office);
+    // By the phone's clock it is the day after tomorrow, when nobody needs a card of a visit that has ended.
+    let ahead = 40 * 60;
+    phone.store.set_clock_offset(-ahead * 60_000, 50, &now(ahead + 5)).unwrap();
+    let check = phone.store.server_identity(Generation(8), Cursor(0), at(ahead + 5)).unwrap();
+    assert_eq!(check.gone, [id(1)]);
+    let cards = phone.store.tombstones().unwrap();
+    assert_eq!(
+        cards.iter().map(|card| card.tombstone.at).collect::<Vec<_>>(),
+        [at(5)],
+        "when it left, by the office's clock"
+    );
 }
 
 #[test]

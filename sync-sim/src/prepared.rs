@@ -40,7 +40,7 @@ pub(crate) fn phone_file(path: &Path) -> Result<(), String> {
 pub(crate) fn server_file(path: &Path, generation: Generation, actor: ActorKey) -> Result<(), String> {
     static FILE: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     fn make(path: &Path) -> Made<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         runtime.block_on(async {
             SqliteStore::open(path).await?.close().await;
             Made::Ok(())

@@ -4,6 +4,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 pub(crate) const SECOND: i64 = 1_000;
 pub(crate) const MINUTE: i64 = 60 * SECOND;
@@ -124,22 +125,43 @@ pub enum Office {
     OrderCancelled,
 }
 
+/// How much happens in a day, at most; `acts` are bursts of one to three.
+struct Bustle {
+    technicians: u8,
+    visits: i64,
+    acts: RangeInclusive<u32>,
+    office: u32,
+    faults: u32,
+}
+
+/// Half of the days are quiet. What goes wrong between two neighbours is not covered up there by what comes after, and the same
+/// time plays twice as many of them: per second, they find more of what is broken on purpose. What takes many to go wrong is left
+/// for the busy ones.
+const QUIET: Bustle = Bustle { technicians: 2, visits: 2, acts: 2..=8, office: 4, faults: 6 };
+const USUAL: Bustle = Bustle { technicians: 3, visits: 3, acts: 3..=12, office: 5, faults: 7 };
+const BUSY: Bustle = Bustle { technicians: 3, visits: 4, acts: 6..=22, office: 7, faults: 7 };
+
 /// Draws a day.
 #[must_use]
 pub fn draw(seed: u64) -> Scenario {
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed_0fda_15a5_0b0e);
-    let technicians = rng.random_range(1..=3);
+    let bustle = match rng.random_range(0..4) {
+        0..=1 => QUIET,
+        2 => USUAL,
+        _ => BUSY,
+    };
+    let technicians = rng.random_range(1..=bustle.technicians);
     let nodes = if rng.random_bool(0.25) { 2 } else { 1 };
     let mut events = Vec::new();
     let mut add = |rng: &mut SmallRng, at_ms: i64, what| events.push(Event { at_ms, salt: rng.random(), what });
     // The morning's plan.
-    let visits = rng.random_range(1..=4);
+    let visits = rng.random_range(1..=bustle.visits);
     for turn in 0..visits {
         add(&mut rng, turn * SECOND, What::Office { op: Office::Create });
         let op = if rng.random_bool(0.25) { Office::AssignCrew } else { Office::Assign };
         add(&mut rng, turn * SECOND + 500, What::Office { op });
     }
-    let acts = rng.random_range(6..=22);
+    let acts = rng.random_range(bustle.acts);
     for _ in 0..acts {
         let at = moment(&mut rng);
         let phone = rng.random_range(0..technicians);
@@ -149,7 +171,7 @@ pub fn draw(seed: u64) -> Scenario {
             add(&mut rng, at + later, What::Act { phone });
         }
     }
-    for _ in 0..rng.random_range(1..=7) {
+    for _ in 0..rng.random_range(1..=bustle.office) {
         let op = *[
             Office::Create,
             Office::Assign,
@@ -174,7 +196,7 @@ pub fn draw(seed: u64) -> Scenario {
         let at = moment(&mut rng);
         add(&mut rng, at, What::Office { op });
     }
-    for _ in 0..rng.random_range(0..=7) {
+    for _ in 0..rng.random_range(0..=bustle.faults) {
         let what = fault(&mut rng, technicians, nodes);
         let at = moment(&mut rng);
         add(&mut rng, at, what);

@@ -78,7 +78,7 @@ impl Store {
 /// Past this size a document is opened and saved anew, instead of appending changes to it: a long tail is slow to open.
 const APPENDED_BYTES_MAX: usize = 32 * 1024;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A visit as the server sent it whole.
 struct Snapshot<'a> {
@@ -350,6 +350,7 @@ impl Tx<'_> {
     /// from a copy, or the entry that said so is too old to be kept; the technician gets a card all the same.
     fn end_run(&mut self, now: Timestamp, applied: &mut Applied) -> Result<(), StoreError> {
         self.phone.run_open = false;
+        let now = self.phone.office_time(now);
         let unnamed = {
             let mut statement =
                 self.sql.prepare_cached("SELECT dispatch_id FROM visits WHERE held = 1 AND run <> ?1")?;

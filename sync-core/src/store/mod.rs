@@ -13,7 +13,8 @@
 //!
 //! - With a key, the database, its log and what is set aside are encrypted; temporary tables stay in memory.
 //!
-//! Rooms, in reading order: `open` (lock, set-aside, identity), `key` (encryption at rest), `schema`, `phone` (the one row about this install),
+//! Rooms, in reading order: `open` (set-aside, identity), `files` (lock, lengths), `inspect` (is a file fit for use), `connect`, `key`
+//! (encryption at rest), `schema`, `phone` (the one row about this install),
 //! `rows` (a visit's row and its opened document), `visits` (lists and details), `act` (local edits), `outbox`, `lanes` and
 //! `ack` (what is unsent), `feed` (what the server sends), `rebase` (re-making edits on the server's copy), `tombstones`, `user`
 //! (who is logged in), `damage`, `checksum`, `error`, `transaction`.
@@ -21,9 +22,12 @@
 mod ack;
 mod act;
 mod checksum;
+mod connect;
 mod damage;
 mod error;
 mod feed;
+mod files;
+mod inspect;
 mod key;
 mod lanes;
 mod open;
@@ -53,7 +57,7 @@ pub use user::{Bound, Wiped};
 pub use visits::{PendingEdit, PendingState, VisitDetail, VisitQuery};
 
 use error::DamageSign;
-use open::FileLock;
+use files::FileLock;
 use phone::Phone;
 use rows::OpenVisits;
 use rusqlite::Connection;

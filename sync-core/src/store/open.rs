@@ -1,6 +1,9 @@
-//! Opening: the lock, what is set aside, the identity of this install.
+//! Opening: what is set aside, and the identity of this install.
 
-use super::key::{Found, PAGE_BYTES, PLAIN_HEADER, look};
+use super::connect::{connect, connect_reader};
+use super::files::{CLOSED, FileLock, OPEN, ROOM, beside, file_error, find_room_for_another, length, log_is_empty};
+use super::inspect::{Unusable, usable};
+use super::key::{Found, look};
 use super::phone::{Phone, random_hex};
 use super::rows::{OpenVisits, digest_of_rows};
 use super::schema::run_migrations;
@@ -9,13 +12,10 @@ use super::user::rewrite;
 use super::{DatabaseKey, Protection, Store, StoreError, Tx, Writer, damage, outbox, schema, transact};
 use crate::domain::Timestamp;
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
-use std::fs::{File, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// How to open.
 #[derive(Debug, Clone)]
@@ -75,26 +75,6 @@ pub enum SetAsideReason {
     Corrupt(String),
 }
 
-/// What the lock file says after a clean close.
-const CLOSED: &[u8] = b"closed";
-/// What it says while the store is open, and for ever after a crash.
-const OPEN: &[u8] = b"open  ";
-/// The newest file format of SQLite's (write-ahead log), as the header names it.
-const FORMAT_MAX: u8 = 2;
-/// Page cache of each connection at most, KiB: a full answer of some hundred visits is written without spilling.
-const CACHE_KIB: i64 = 8 * 1024;
-/// The write-ahead log is moved into the database past this many pages (4 MiB): seldom enough not to be felt by actions.
-const CHECKPOINT_PAGES: i64 = 1_000;
-/// After a large batch the log is cut back to this.
-const LOG_BYTES_MAX: i64 = 8 * 1024 * 1024;
-/// How long a statement waits for a lock. Only a backup tool could hold one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Statements kept prepared by each connection.
-const STATEMENTS_KEPT: usize = 64;
-/// What a change of the key needs beside a second copy of the database: heads of the log's pages, and some actions.
-const ROOM_BYTES_SPARE: u64 = 64 * 1024;
-/// Ends the name of the file that is written to find out whether there is so much space.
-const ROOM: &str = ".room";
 /// Set-aside files made within one second at most.
 const SET_ASIDE_NAMES_MAX: u32 = 10_000;
 
@@ -282,77 +262,6 @@ impl Store {
     }
 }
 
-/// The lock beside the database, held while the store is open.
-#[derive(Debug)]
-pub(super) struct FileLock(File);
-
-impl FileLock {
-    fn take(database: &Path) -> Result<Self, StoreError> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(beside(database, ".lock"))
-            .map_err(file_error("opening the store's lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyOpen(database.to_path_buf())),
-            Err(TryLockError::Error(error)) => Err(file_error("locking the store")(error)),
-        }
-    }
-
-    fn was_closed(&mut self) -> Result<bool, StoreError> {
-        let mut text = Vec::new();
-        let file = &mut self.0;
-        file.seek(SeekFrom::Start(0))
-            .and_then(|_| file.take(64).read_to_end(&mut text))
-            .map_err(file_error("reading the store's lock"))?;
-        Ok(text == CLOSED)
-    }
-
-    fn write(&mut self, text: &[u8]) -> Result<(), StoreError> {
-        let file = &mut self.0;
-        file.seek(SeekFrom::Start(0))
-            .and_then(|_| file.write_all(text))
-            .and_then(|()| file.sync_data())
-            .map_err(file_error("writing the store's lock"))
-    }
-}
-
-/// Why a file is not taken into use.
-enum Unusable {
-    /// It is to be set aside.
-    Unfit(SetAsideReason),
-    /// It may be fine: the disk, or something else, stands in the way.
-    Error(StoreError),
-}
-
-impl From<StoreError> for Unusable {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Damaged(text) => Self::Unfit(SetAsideReason::Corrupt(text)),
-            other => Self::Error(other),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Unusable {
-    fn from(error: rusqlite::Error) -> Self {
-        StoreError::from(error).into()
-    }
-}
-
-impl From<Unusable> for StoreError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Error(error) => error,
-            Unusable::Unfit(SetAsideReason::Corrupt(text)) => Self::Damaged(text),
-            Unusable::Unfit(SetAsideReason::Newer { .. }) => Self::Damaged("a new file has another schema".into()),
-        }
-    }
-}
-
 /// A file that was taken into use.
 struct Taken {
     conn: Connection,
@@ -399,153 +308,6 @@ fn take_up(path: &Path, trusted: bool, protection: &Protection, rng: &mut dyn ra
     }
     let reader = connect_reader(path, protection)?;
     Ok(Taken { conn, reader, phone, pending, report })
-}
-
-/// Opens what is there and looks whether it can be used; a file that was not closed properly is read through.
-fn usable(path: &Path, trusted: bool, protection: &Protection) -> Result<Connection, Unusable> {
-    let unfit = |text: &str| Unusable::Unfit(SetAsideReason::Corrupt(text.into()));
-    let length = length(path).map_err(file_error("looking at the store"))?;
-    if length == 0 && !log_is_empty(path) {
-        // SQLite would throw the log away, and with it what was acknowledged.
-        return Err(unfit("the database is empty or missing, and its log is not"));
-    }
-    let found = look(path).map_err(file_error("reading the store's first page"))?;
-    match (protection, found) {
-        (_, Found::Nothing) => {}
-        (Protection::Key(_), Found::Plain) => return Err(StoreError::NotEncrypted.into()),
-        (Protection::Unencrypted, Found::Cipher) => return Err(StoreError::Encrypted.into()),
-        (Protection::Unencrypted, Found::Plain | Found::Other) => check_header(path, length)?,
-        (Protection::Key(_), Found::Cipher | Found::Other) => {}
-    }
-    let conn = connect(path, protection)?;
-    if matches!(protection, Protection::Key(_)) && log_is_empty(path) {
-        let pages: i64 = conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        if length > 0 && length < pages.unsigned_abs().saturating_mul(PAGE_BYTES as u64) {
-            return Err(unfit("the file is shorter than its header says"));
-        }
-    }
-    let found = schema::version(&conn)?;
-    if found > schema::VERSION {
-        return Err(Unusable::Unfit(SetAsideReason::Newer { found, known: schema::VERSION }));
-    }
-    let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if (found > 0 && application != schema::APPLICATION_ID) || (found == 0 && tables > 0) {
-        return Err(unfit("it is another program's database"));
-    }
-    if found > 0 && !schema::is_intact(&conn, found)? {
-        return Err(unfit("its schema is not what it was made with"));
-    }
-    if found > 0 && !trusted {
-        check_through(&conn)?;
-    }
-    Ok(conn)
-}
-
-/// Reads the whole file. Indices that do not lead to their rows are made anew: a change in the outbox that no index leads to
-/// would never be sent.
-fn check_through(conn: &Connection) -> Result<(), Unusable> {
-    let verdict = |check: &str| conn.query_row(check, [], |row| row.get::<_, String>(0));
-    let rows = verdict("PRAGMA quick_check(1)")?;
-    if rows != "ok" {
-        return Err(Unusable::Unfit(SetAsideReason::Corrupt(rows)));
-    }
-    let indices = verdict("PRAGMA integrity_check(1)")?;
-    if indices == "ok" {
-        return Ok(());
-    }
-    if conn.execute_batch("REINDEX").is_err() || verdict("PRAGMA integrity_check(1)")? != "ok" {
-        return Err(Unusable::Unfit(SetAsideReason::Corrupt(indices)));
-    }
-    Ok(())
-}
-
-/// The header's own words against the file: SQLite reads some truncated files without complaint until it is too late.
-fn check_header(path: &Path, length: u64) -> Result<(), Unusable> {
-    let unfit = |text: &str| Unusable::Unfit(SetAsideReason::Corrupt(text.into()));
-    let mut header = [0; 100];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    match read {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            return Err(unfit("the file ends within its header"));
-        }
-        Err(error) => return Err(Unusable::Error(file_error("reading the store's header")(error))),
-    }
-    if !header.starts_with(PLAIN_HEADER) {
-        return Err(unfit("the file is not a database"));
-    }
-    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        bytes => u64::from(bytes),
-    };
-    if page_bytes < 512 || !page_bytes.is_power_of_two() {
-        return Err(unfit("the header names no page size"));
-    }
-    // SQLite reads a file of a later format, and refuses every write for ever.
-    if header[18] > FORMAT_MAX || header[19] > FORMAT_MAX {
-        return Err(unfit("the header names a format that SQLite does not have"));
-    }
-    // The log may hold pages past the file's end, so a short file is proof of a loss only without one.
-    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
-    if log_is_empty(path) && length < pages * page_bytes {
-        return Err(unfit("the file is shorter than its header says"));
-    }
-    Ok(())
-}
-
-/// Looks for as much space as the database has, and gives it back.
-fn find_room_for_another(path: &Path) -> Result<(), StoreError> {
-    let database = length(path).map_err(file_error("looking at the store"))?;
-    let trial = beside(path, ROOM);
-    let tried = File::create(&trial).and_then(|mut file| {
-        // Zeros that are written take space; a length that is set may not.
-        std::io::copy(&mut std::io::repeat(0).take(database + ROOM_BYTES_SPARE), &mut file)?;
-        file.sync_data()
-    });
-    let removed = std::fs::remove_file(&trial);
-    tried.and(removed).map_err(file_error("looking for space"))
-}
-
-fn connect_reader(path: &Path, protection: &Protection) -> Result<Connection, StoreError> {
-    let reader = connect(path, protection)?;
-    reader.pragma_update(None, "query_only", true)?;
-    Ok(reader)
-}
-
-fn connect(path: &Path, protection: &Protection) -> Result<Connection, StoreError> {
-    let conn = Connection::open(path)?;
-    if let Protection::Key(key) = protection {
-        key.unlock(&conn)?;
-        // A wrong key shows at the first reading, as a file that is no database. Once the first page has been read with it, the
-        // key is the right one, and what else is wrong is damage.
-        let read = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
-        if let Err(error) = read {
-            let is_wrong = error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase);
-            return Err(if is_wrong { StoreError::WrongKey } else { error.into() });
-        }
-    }
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    // Otherwise a statement whose plan might depend on a bound value is prepared anew for each value.
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    conn.pragma_update(None, "cell_size_check", true)?;
-    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(StoreError::Database(format!("the disk does not carry a write-ahead log, only {mode}")));
-    }
-    conn.pragma_update(None, "synchronous", "FULL")?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    conn.pragma_update(None, "trusted_schema", false)?;
-    conn.pragma_update(None, "temp_store", "MEMORY")?;
-    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // A page that is read through a map and fails kills the process; read through a call it is an error.
-    conn.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))?;
-    conn.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
-    conn.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_MAX, |_| Ok(()))?;
-    // What is deleted is overwritten where that costs no extra write.
-    conn.pragma_update_and_check(None, "secure_delete", "FAST", |_| Ok(()))?;
-    Ok(conn)
 }
 
 /// Renames the database and its companions. The database goes first: a crash in between leaves a log without a database,
@@ -621,29 +383,4 @@ fn inode(path: &Path) -> Option<u64> {
 #[cfg(not(unix))]
 fn inode(_: &Path) -> Option<u64> {
     None
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn length(path: &Path) -> std::io::Result<u64> {
-    match std::fs::metadata(path) {
-        Ok(data) => Ok(data.len()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-fn log_is_empty(path: &Path) -> bool {
-    length(&beside(path, "-wal")).is_ok_and(|bytes| bytes == 0)
-}
-
-fn file_error(what: &'static str) -> impl Fn(std::io::Error) -> StoreError {
-    move |source| match source.kind() {
-        std::io::ErrorKind::StorageFull => StoreError::DiskFull,
-        _ => StoreError::File { what, source },
-    }
 }

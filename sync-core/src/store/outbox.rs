@@ -347,7 +347,7 @@ impl Tx<'_> {
                 "UPDATE outbox SET state = 'acknowledged', acknowledged_at_ms = ?2, error_code = NULL, error_message = NULL \
                  WHERE id = ?1 AND state <> 'acknowledged'",
             )?
-            .execute((id, now.millis()))?;
+            .execute((id, self.phone.office_time(now).millis()))?;
         let changed = u32::try_from(changed).unwrap_or(u32::MAX);
         self.pending = self.pending.saturating_sub(changed);
         Ok(changed)

@@ -104,6 +104,12 @@ impl Phone {
         self.resync = true;
     }
 
+    /// What the office's clock shows while this phone's shows `wall`, by the last measurement; before the first, the phone's word
+    /// is all there is. Ages are counted by it: a wall clock that somebody has set must not make things old.
+    pub(super) fn office_time(&self, wall: Timestamp) -> Timestamp {
+        self.clock.as_ref().map_or(wall, |measured| wall.plus_millis(measured.offset_ms))
+    }
+
     /// The clocks as a fact carries them (rule 6).
     ///
     /// Within one boot the monotonic clock tells how much wall time should have passed, so a wall clock that somebody has

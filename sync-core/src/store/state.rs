@@ -1,9 +1,10 @@
 //! What a session needs to know, and to have remembered.
 
+use super::feed::DAY_MS;
 use super::lanes::needs_fetch;
 use super::outbox::mark;
 use super::phone::{Farewell, MeasuredOffset};
-use super::{DeviceNow, Protection, Store, StoreError};
+use super::{DeviceNow, Protection, Store, StoreError, Tx};
 use crate::document::ActorKey;
 use crate::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Timestamp};
 use crate::protocol::limits::ACKNOWLEDGED_KEPT_MS;
@@ -192,29 +193,25 @@ impl Store {
         })
     }
 
-    /// The phone has everything, as of `now`.
+    /// The phone has everything, as of `now`. The first time on a day it also removes what is past its time, as
+    /// [`Self::prune`] does: the clock has just been measured then.
     ///
     /// # Errors
     /// The database's.
-    pub fn note_synced(&self, now: Timestamp) -> Result<(), StoreError> {
+    pub fn note_synced(&self, now: Timestamp) -> Result<Pruned, StoreError> {
         self.write(|tx| {
-            tx.phone.last_sync = Some(now);
-            Ok(())
+            let day = |at: Timestamp| at.millis().div_euclid(DAY_MS);
+            let before = tx.phone.last_sync.replace(now);
+            if before.is_some_and(|before| day(before) == day(now)) { Ok(Pruned::default()) } else { tx.prune(now) }
         })
     }
 
-    /// Removes acknowledged changes and tombstones past their time.
+    /// Removes acknowledged changes and tombstones past their time, by the office's clock as far as it is known.
     ///
     /// # Errors
     /// The database's.
     pub fn prune(&self, now: Timestamp) -> Result<Pruned, StoreError> {
-        self.write(|tx| {
-            let receipts = tx.sql.execute(
-                "DELETE FROM outbox WHERE state = 'acknowledged' AND acknowledged_at_ms < ?1",
-                [now.plus_millis(-ACKNOWLEDGED_KEPT_MS).millis()],
-            )?;
-            Ok(Pruned { receipts: u32::try_from(receipts).unwrap_or(u32::MAX), tombstones: tx.prune_tombstones(now)? })
-        })
+        self.write(|tx| tx.prune(now))
     }
 
     /// Moves the write-ahead log into the database file, as when the app goes to the background.
@@ -223,6 +220,17 @@ impl Store {
     /// The database's.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         self.with_writer(|writer| Ok(checkpoint(&writer.conn)?))
+    }
+}
+
+impl Tx<'_> {
+    fn prune(&mut self, now: Timestamp) -> Result<Pruned, StoreError> {
+        let now = self.phone.office_time(now);
+        let receipts = self.sql.execute(
+            "DELETE FROM outbox WHERE state = 'acknowledged' AND acknowledged_at_ms < ?1",
+            [now.plus_millis(-ACKNOWLEDGED_KEPT_MS).millis()],
+        )?;
+        Ok(Pruned { receipts: u32::try_from(receipts).unwrap_or(u32::MAX), tombstones: self.prune_tombstones(now)? })
     }
 }
 

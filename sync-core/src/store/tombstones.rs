@@ -53,7 +53,7 @@ impl Store {
         self.write(|tx| {
             let seen = tx.sql.execute(
                 "UPDATE tombstones SET seen_at_ms = ?2 WHERE dispatch_id = ?1 AND seen_at_ms IS NULL",
-                (dispatch.as_str(), now.millis()),
+                (dispatch.as_str(), tx.phone.office_time(now).millis()),
             )?;
             Ok(seen > 0)
         })

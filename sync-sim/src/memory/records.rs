@@ -102,16 +102,16 @@ impl Dispatches for MemoryStore {
         let (mut passed, mut held, mut provisional) = (Vec::new(), Vec::new(), Vec::new());
         for (tenant, t) in &tables.tenants {
             for (id, dispatch) in &t.dispatches {
-                let key = (tenant.clone(), id.clone());
+                let key = || (tenant.clone(), id.clone());
                 match (&dispatch.sla, dispatch.watched()) {
-                    (None, Some(watch)) if watch < now => passed.push((watch.millis(), key)),
+                    (None, Some(watch)) if watch < now => passed.push((watch.millis(), key())),
                     (Some(sla), watch) if sla.status == BreachStatus::Provisional => {
                         let reported = t.devices.values().any(|device| {
                             Some(&device.technician) == dispatch.row.technician_id.as_ref()
                                 && device.complete_at.is_some_and(|at| at >= sla.deadline)
                         });
                         let decidable = watch.is_none() || dispatch.row.technician_id.is_none() || reported;
-                        provisional.push(((!decidable, sla.deadline), key));
+                        provisional.push(((!decidable, sla.deadline), key()));
                     }
                     _ => {}
                 }

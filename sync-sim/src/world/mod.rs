@@ -252,7 +252,7 @@ impl<'a> World<'a> {
         rng.fill_bytes(&mut actor);
         let (actor, generation) = (ActorKey(actor), Generation(rng.next_u64()));
         let store: Arc<dyn ServerStore> = if scenario.sqlite {
-            let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let made = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let made = made.map_err(|error| error.to_string())?;
             let path = folder.join("dispatch.db");
             prepared::server_file(&path, generation, actor)?;

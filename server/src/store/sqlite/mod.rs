@@ -81,6 +81,8 @@ impl SqliteStore {
             // The log is copied into the database beside the writer, never by it.
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-65536")
+            // What a statement may have to take back is kept in memory, not in a file that is made and removed each time.
+            .pragma("temp_store", "MEMORY")
             .connect()
             .await
             .map_err(|error| unusable(path, &error))?;
