@@ -1,74 +1,20 @@
-//! The simulator's memory, for Rust's values and for SQLite: half of a day is small allocations that live shortly, and the
-//! platform's allocator is dear at that.
+//! The simulator's memory, for Rust's values ([`mimalloc::MiMalloc`] in `main.rs`) and for SQLite: half of a day is small
+//! allocations that live shortly, and the platform's allocator is dear at that.
 //!
-//! **Safety.** The functions are mimalloc's, whose contract is `malloc`'s; what one of them has given, by whatever way, another
-//! takes back. A block of theirs lies at a multiple of 8.
-#![allow(unsafe_code, reason = "allocators are unsafe by their interfaces; see the module's words on safety")]
+//! **Safety.** The functions are mimalloc's, whose contract is `malloc`'s; what one of them has given another takes back.
+#![allow(unsafe_code, reason = "SQLite's memory methods are C functions; see the module's words on safety")]
 
 // Nothing of it is named here; its functions are.
 use mimalloc as _;
 use rusqlite::ffi;
-use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_long, c_void};
 
 unsafe extern "C" {
     fn mi_malloc(size: usize) -> *mut c_void;
-    fn mi_malloc_aligned(size: usize, alignment: usize) -> *mut c_void;
-    fn mi_zalloc(size: usize) -> *mut c_void;
-    fn mi_zalloc_aligned(size: usize, alignment: usize) -> *mut c_void;
     fn mi_realloc(place: *mut c_void, size: usize) -> *mut c_void;
-    fn mi_realloc_aligned(place: *mut c_void, size: usize, alignment: usize) -> *mut c_void;
     fn mi_free(place: *mut c_void);
     fn mi_usable_size(place: *const c_void) -> usize;
     fn mi_option_set(option: c_int, value: c_long);
-}
-
-/// The allocator. Where any place will do, it is asked for any: that is the shorter way.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Heap;
-
-/// What needs no more than this can lie anywhere.
-const ANYWHERE: usize = 8;
-
-// SAFETY: see the module.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: see the module.
-        unsafe {
-            match layout.align() {
-                ..=ANYWHERE => mi_malloc(layout.size()),
-                align => mi_malloc_aligned(layout.size(), align),
-            }
-        }
-        .cast()
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: see the module.
-        unsafe {
-            match layout.align() {
-                ..=ANYWHERE => mi_zalloc(layout.size()),
-                align => mi_zalloc_aligned(layout.size(), align),
-            }
-        }
-        .cast()
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, _: Layout) {
-        // SAFETY: see the module; the caller gives back what was allocated here.
-        unsafe { mi_free(place.cast()) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: see the module; the caller names what was allocated here, with this alignment.
-        unsafe {
-            match layout.align() {
-                ..=ANYWHERE => mi_realloc(place.cast(), size),
-                align => mi_realloc_aligned(place.cast(), size, align),
-            }
-        }
-        .cast()
-    }
 }
 
 /// What a day has used, the next one needs: nothing is given back to the machine in between.

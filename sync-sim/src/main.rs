@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sync_sim::{Outcome, Report, Scenario, heap, play, scenario, shrink};
 
 #[global_allocator]
-static ALLOCATOR: heap::Heap = heap::Heap;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Simulated days around the shipped code.
 #[derive(Debug, Parser)]

@@ -229,14 +229,6 @@ impl Hub {
         any
     }
 
-    /// Closes every connection, for a shutdown.
-    pub fn disconnect_all(&self, code: ByeCode) {
-        let slots: Vec<_> = self.lock().values().flat_map(Listening::slots).collect();
-        for slot in slots {
-            slot.disconnect(code);
-        }
-    }
-
     /// How many connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
