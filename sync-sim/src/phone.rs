@@ -66,10 +66,6 @@ pub(crate) struct HandOver {
     pub(crate) conn: usize,
     pub(crate) turn: u32,
     pub(crate) sent: Vec<SentLane>,
-    /// Changes that the server has.
-    pub(crate) taken: u32,
-    /// Changes that were sealed.
-    pub(crate) sealed: u32,
 }
 
 /// What the driver keeps.
@@ -153,9 +149,11 @@ impl PhoneClock {
     }
 }
 
+/// While a wipe is not finished and nobody has signed in, the phone speaks in the name of the device that was revoked.
 pub(crate) fn phone_state(state: SyncState) -> PhoneState {
+    let owed = state.farewell.filter(|_| state.user.is_none());
     PhoneState {
-        device: state.device,
+        device: owed.map_or(state.device, |owed| owed.device),
         app: state.app,
         generation: state.generation,
         cursor: state.cursor,

@@ -193,6 +193,14 @@ impl World<'_> {
                 self.send_up(conn, encode_phone(&message));
                 None
             }
+            PhoneEffect::Introduce(_) if self.owes_proof(phone) => {
+                // The server's database is from before the revocation, say: nobody waits for a proof.
+                self.ask(phone, |store, _| store.wipe_proven())?;
+                self.note(format_args!("phone {phone} owes nothing any more"));
+                self.hang_up(phone, true);
+                self.is_revoked(phone);
+                return Err(());
+            }
             PhoneEffect::Introduce(welcome) => {
                 let (check, state) = self.ask(phone, |store, _| {
                     let check = store.server_identity(welcome.generation, welcome.head, wall)?;
@@ -281,6 +289,21 @@ impl World<'_> {
         })
     }
 
+    /// The phone was wiped, and nobody has signed in since: the office waits for the proof.
+    fn owes_proof(&self, phone: usize) -> bool {
+        let state = self.phones[phone].store.as_ref().map(sync_core::store::Store::sync_state);
+        matches!(state, Some(Ok(state)) if state.farewell.is_some() && state.user.is_none())
+    }
+
+    /// The technician signs in again after a while.
+    fn is_revoked(&mut self, phone: usize) {
+        let state = &mut self.phones[phone];
+        state.revoked = true;
+        state.seen.clear();
+        let back = if self.healing { SECOND } else { state.sign_in_ms };
+        self.at(self.now + back, Due::SignIn(phone));
+    }
+
     pub(super) fn disconnected(&mut self, phone: usize, conn: usize, why: Disconnect) {
         self.note(format_args!("phone {phone} hangs up: {why:?}"));
         match why {
@@ -306,16 +329,16 @@ impl World<'_> {
                 }
                 ByeCode::DeviceRevoked => {
                     self.phones[phone].leaving = true;
-                    let Ok(wiped) = self.ask(phone, |store, rng| store.wipe_after_revocation(rng)) else { return };
+                    let wiped = self.ask(phone, |store, rng| store.wipe_after_revocation(rng));
+                    if self.owes_proof(phone) {
+                        // Also where the disk had no room for what follows the wipe's transaction: the next connection goes on.
+                        self.phones[phone].seen.clear();
+                    }
+                    let Ok(wiped) = wiped else { return };
                     self.count("phones wiped", 1);
                     self.note(format_args!("phone {phone} is wiped, {} changes sealed", wiped.sealed));
-                    let state = &mut self.phones[phone];
-                    state.revoked = true;
-                    state.seen.clear();
-                    let back = if self.healing { SECOND } else { self.phones[phone].sign_in_ms };
-                    self.at(self.now + back, Due::SignIn(phone));
-                    let work = HandOver { conn, turn: 0, sent: Vec::new(), taken: 0, sealed: wiped.sealed };
-                    self.hand_over(phone, work);
+                    self.is_revoked(phone);
+                    self.hand_over(phone, HandOver { conn, turn: 0, sent: Vec::new() });
                 }
                 code => {
                     if !self.conns[conn].scrambled

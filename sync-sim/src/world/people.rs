@@ -19,7 +19,7 @@ impl World<'_> {
     pub(super) fn hand_over(&mut self, phone: usize, mut work: HandOver) {
         let user = (self.tenant.clone(), self.phones[phone].technician.clone());
         let conn = work.conn;
-        if work.turn < LATE_PUSHES_MAX && work.sealed > 0 {
+        if work.turn < LATE_PUSHES_MAX {
             let limits = PageLimits::default();
             let Ok(page) = self.ask(phone, |store, _| store.sealed_page(&user, &limits)) else { return };
             if !page.lanes.is_empty() {
@@ -32,7 +32,9 @@ impl World<'_> {
                 return;
             }
         }
-        let sealed = work.sealed.saturating_sub(work.taken);
+        let Ok(sealed) = self.ask(phone, |store, _| store.sealed()) else { return };
+        let theirs = sealed.into_iter().find(|(tenant, technician, _)| (tenant, technician) == (&user.0, &user.1));
+        let sealed = theirs.map_or(0, |(.., sealed)| sealed);
         self.send_up(conn, encode_phone(&PhoneMessage::Wiped(Wiped { sealed })));
         self.hang_up(phone, true);
     }
@@ -46,7 +48,6 @@ impl World<'_> {
         if taken > 0 {
             self.phones[phone].done.iter_mut().for_each(|done| done.given_up = true);
         }
-        work.taken += taken;
         work.turn = if taken == 0 { LATE_PUSHES_MAX } else { work.turn + 1 };
         self.hand_over(phone, work);
     }
