@@ -163,8 +163,7 @@ pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Database), S
 /// A service on a store that is not served: for `ingest` and other commands.
 #[must_use]
 pub fn service(store: &Arc<dyn Store>, config: &Config, parts: Parts) -> Service {
-    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-    let held_after_end_ms = i64::from(config.sync.window_days_back) * DAY_MS;
+    let held_after_end_ms = i64::from(config.sync.window_days_back) * sync_core::domain::time::DAY_MS;
     let settings = ServiceConfig { held_after_end_ms, ..ServiceConfig::default() };
     Service::new(Arc::clone(store), parts.clock, parts.ids, settings)
 }

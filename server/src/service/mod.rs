@@ -56,7 +56,7 @@ pub struct ServiceConfig {
 
 impl Default for ServiceConfig {
     fn default() -> Self {
-        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        use sync_core::domain::time::DAY_MS;
         Self { held_after_end_ms: 7 * DAY_MS, documents_cached_max: 512, remembered_ms: 14 * DAY_MS }
     }
 }

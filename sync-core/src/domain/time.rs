@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// Milliseconds of a day of 24 hours.
+pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
 /// A point in time: milliseconds since the Unix epoch, UTC.
 ///
 /// RFC 3339 text in human-readable formats (JSON), an integer in binary ones (CBOR).

@@ -5,6 +5,7 @@ use super::outbox::OutboxRow;
 use super::rows::Put;
 use super::{Store, StoreError, Tx, VISITS_MAX, rows};
 use crate::document::{StateTag, VisitDoc, chained};
+use crate::domain::time::DAY_MS;
 use crate::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason, VisitCard, fold};
 use crate::protocol::{Cursor, Digest, FeedItem};
 use serde_bytes::ByteBuf;
@@ -77,8 +78,6 @@ impl Store {
 
 /// Past this size a document is opened and saved anew, instead of appending changes to it: a long tail is slow to open.
 const APPENDED_BYTES_MAX: usize = 32 * 1024;
-
-pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// A visit as the server sent it whole.
 struct Snapshot<'a> {

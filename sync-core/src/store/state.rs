@@ -1,11 +1,11 @@
 //! What a session needs to know, and to have remembered.
 
-use super::feed::DAY_MS;
 use super::lanes::needs_fetch;
 use super::outbox::mark;
 use super::phone::{Farewell, MeasuredOffset};
 use super::{DeviceNow, Protection, Store, StoreError, Tx};
 use crate::document::ActorKey;
+use crate::domain::time::DAY_MS;
 use crate::domain::{DeviceId, DispatchId, TechnicianId, TenantId, Timestamp};
 use crate::protocol::limits::ACKNOWLEDGED_KEPT_MS;
 use crate::protocol::{Cursor, Digest, Generation, OutboxMark};

@@ -2,6 +2,7 @@
 
 use super::checksum::sum;
 use super::{Store, StoreError, Tx};
+use crate::domain::time::DAY_MS;
 use crate::domain::{DispatchId, Timestamp, Tombstone, TombstoneReason};
 
 /// A visit that has left this phone.
@@ -14,9 +15,9 @@ pub struct TombstoneCard {
 }
 
 /// Tombstones are removed this long after they were seen.
-const SEEN_KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+const SEEN_KEPT_MS: i64 = 30 * DAY_MS;
 /// And this long after the visit left, seen or not.
-const UNSEEN_KEPT_MS: i64 = 180 * 24 * 60 * 60 * 1000;
+const UNSEEN_KEPT_MS: i64 = 180 * DAY_MS;
 
 impl Store {
     /// Visits that have left and that the technician has not seen leave, newest first.
